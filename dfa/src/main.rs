@@ -1,0 +1,3 @@
+//! The `dfa` command.
+
+fn main() {}

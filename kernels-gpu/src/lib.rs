@@ -1,0 +1,1 @@
+//! GPU kernels of deformable aggregation, in Rust, and the PTX made from them.

@@ -1,0 +1,1 @@
+//! Builds Rust GPU kernels to PTX with the NVPTX backend of rustc.

@@ -1,0 +1,1 @@
+//! Tests of the kernels and the library against the fp64 reference.
