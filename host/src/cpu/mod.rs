@@ -1,0 +1,2 @@
+//! Fast code on all cores.
+pub(crate) use crate::reference::{backward, forward};
