@@ -1,1 +1,14 @@
 //! Tests of the kernels and the library against the fp64 reference.
+//!
+//! This library holds what the tests share: cases, golden vectors, the list of backends, and the comparison. The
+//! tests themselves are in `tests/tests`.
+
+mod backends;
+mod cases;
+mod compare;
+mod golden;
+
+pub use backends::open;
+pub use cases::{Case, Sizes};
+pub use compare::{Bound, Mismatch, check, compare};
+pub use golden::{GoldenOperator, array, golden_path, open_golden};
