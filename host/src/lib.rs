@@ -1,5 +1,7 @@
 //! Deformable aggregation (Sparse4D, SparseDrive): forward and backward, on the CPU and on CUDA GPUs, without nvcc.
 
+#![allow(clippy::needless_pass_by_value, reason = "array views go by value, as in ndarray itself")]
+
 mod algorithm;
 mod backend;
 mod cpu;
