@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
 
 use crate::error::Error;
@@ -196,6 +197,24 @@ pub trait Element:
 
     /// The number of this type nearest to `value`.
     fn from_f64(value: f64) -> Self;
+
+    /// `values` as accumulators: `values` themselves where the types are the same, else converted into `scratch`, which must
+    /// be as long.
+    ///
+    /// # Panics
+    ///
+    /// If values are converted and `scratch` is not as long.
+    fn widen<'s>(
+        values: &'s [Self],
+        scratch: &'s mut [Self::Accumulator],
+    ) -> &'s [Self::Accumulator];
+
+    /// Rounds `sums` into `values`, which must be as long.
+    ///
+    /// # Panics
+    ///
+    /// If `values` is not as long.
+    fn narrow(sums: &[Self::Accumulator], values: &mut [Self]);
 }
 
 impl Element for f64 {
@@ -222,6 +241,16 @@ impl Element for f64 {
     fn from_f64(value: f64) -> Self {
         value
     }
+
+    #[inline]
+    fn widen<'s>(values: &'s [Self], _: &'s mut [Self]) -> &'s [Self] {
+        values
+    }
+
+    #[inline]
+    fn narrow(sums: &[Self], values: &mut [Self]) {
+        values.copy_from_slice(sums);
+    }
 }
 
 impl Element for f32 {
@@ -247,6 +276,16 @@ impl Element for f32 {
     #[inline]
     fn from_f64(value: f64) -> Self {
         value as Self
+    }
+
+    #[inline]
+    fn widen<'s>(values: &'s [Self], _: &'s mut [Self]) -> &'s [Self] {
+        values
+    }
+
+    #[inline]
+    fn narrow(sums: &[Self], values: &mut [Self]) {
+        values.copy_from_slice(sums);
     }
 }
 
@@ -275,6 +314,17 @@ macro_rules! sixteen_bits {
             #[inline]
             fn from_f64(value: f64) -> Self {
                 $type::from_f64(value)
+            }
+
+            #[inline]
+            fn widen<'s>(values: &'s [Self], scratch: &'s mut [f32]) -> &'s [f32] {
+                values.convert_to_f32_slice(scratch);
+                scratch
+            }
+
+            #[inline]
+            fn narrow(sums: &[f32], values: &mut [Self]) {
+                values.convert_from_f32_slice(sums);
             }
         }
     };

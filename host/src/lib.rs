@@ -14,6 +14,7 @@ mod operator;
 mod problem;
 pub mod reference;
 mod rule;
+mod sample;
 mod shape;
 
 pub use algorithm::Algorithm;

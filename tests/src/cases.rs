@@ -2,7 +2,7 @@
 
 use deformable_aggregation::{
     AggregationShape, Backend, BorderRule, DeformableAggregation, Element, FeatureLayout,
-    Gradients, Inputs, LevelShape,
+    Gradients, Inputs, LevelShape, Scalar as _,
 };
 use ndarray::{Array, Array3, Array5, Array6, Dimension};
 use rand::{RngExt, SeedableRng};
@@ -85,16 +85,11 @@ impl Case<f64> {
         Case {
             shape: self.shape.clone(),
             feature_maps: self.feature_maps.mapv(T::from_f64),
-            sampling_locations: self.sampling_locations.mapv(location::<T>),
+            sampling_locations: self.sampling_locations.mapv(T::Location::from_f64),
             weights: self.weights.mapv(T::from_f64),
             grad_output: self.grad_output.mapv(T::from_f64),
         }
     }
-}
-
-fn location<T: Element>(value: f64) -> T::Location {
-    use deformable_aggregation::Scalar as _;
-    T::Location::from_f64(value)
 }
 
 impl<T: Element> Case<T> {

@@ -4,8 +4,9 @@ use crate::element::{Element, Scalar};
 use crate::error::Result;
 use crate::memory::zeros;
 use crate::problem::{GradientSlices, Problem};
+use crate::sample::corners;
 
-use super::sample::{Terms, corners};
+use super::Terms;
 
 /// Writes the gradients of `sum(output * grad_output)`.
 pub(crate) fn backward<T: Element>(
@@ -61,7 +62,7 @@ pub(super) fn backward_sums<T: Element, A: Scalar>(
                     for level in 0..levels {
                         let map = layout.shape(camera, level);
                         let first_row = batch * layout.num_feat() + layout.start(camera, level);
-                        let corners = corners::<_, A>(problem.rule, map, location, terms);
+                        let corners = corners::<_, A>(problem.rule, map, location);
                         if corners.iter().all(Option::is_none) {
                             continue;
                         }
@@ -76,8 +77,8 @@ pub(super) fn backward_sums<T: Element, A: Scalar>(
                                 let element = (first_row + corner.pixel) * channels + channel;
                                 let feature = number(problem.feature_maps[element]);
                                 sample += corner.share * feature;
-                                slope[0] += corner.slope[0] * feature;
-                                slope[1] += corner.slope[1] * feature;
+                                slope[0] += terms.apply(corner.slope[0]) * feature;
+                                slope[1] += terms.apply(corner.slope[1]) * feature;
                                 sums.feature_maps[element] += corner.share * weighted;
                             }
                             sums.weights[weight] += upstream * sample;

@@ -4,8 +4,9 @@ use crate::element::{Element, Scalar};
 use crate::error::Result;
 use crate::memory::zeros;
 use crate::problem::Problem;
+use crate::sample::corners;
 
-use super::sample::{Terms, corners};
+use super::Terms;
 
 /// Writes the output, (batch, anchors, embed_dims).
 pub(crate) fn forward<T: Element>(problem: &Problem<'_, T>, output: &mut [T]) -> Result<()> {
@@ -37,7 +38,7 @@ pub(super) fn forward_sums<T: Element, A: Scalar>(
                     for level in 0..levels {
                         let map = layout.shape(camera, level);
                         let first_row = batch * layout.num_feat() + layout.start(camera, level);
-                        let corners = corners::<_, A>(problem.rule, map, location, terms);
+                        let corners = corners::<_, A>(problem.rule, map, location);
                         if corners.iter().all(Option::is_none) {
                             continue;
                         }

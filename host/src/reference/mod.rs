@@ -2,7 +2,6 @@
 
 mod backward;
 mod forward;
-mod sample;
 
 use ndarray::{Array, Array3, ArrayView3, Dimension, ShapeBuilder};
 
@@ -11,13 +10,28 @@ pub(crate) use forward::forward;
 
 use backward::backward_sums;
 use forward::forward_sums;
-use sample::Terms;
 
-use crate::element::Element;
+use crate::element::{Element, Scalar};
 use crate::error::Result;
 use crate::operator::{Contiguous, Gradients, Inputs, contiguous, slice};
 use crate::rule::BorderRule;
 use crate::shape::AggregationShape;
+
+/// Whether terms are summed as they are, or by absolute value (see [`magnitudes`]).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Terms {
+    Signed,
+    Absolute,
+}
+
+impl Terms {
+    fn apply<A: Scalar>(self, factor: A) -> A {
+        match self {
+            Self::Signed => factor,
+            Self::Absolute => factor.abs(),
+        }
+    }
+}
 
 /// Output and gradients in `f64`: the results themselves ([`exact`]) or the size of their terms ([`magnitudes`]).
 #[derive(Clone, Debug, PartialEq)]

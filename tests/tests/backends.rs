@@ -1,0 +1,330 @@
+//! Properties that every backend must have, in every element type. One body each, instantiated by `on_every_backend!`.
+
+use deformable_aggregation::{
+    AggregationShape, Backend, BorderRule, DType, DeformableAggregation, Element, FeatureLayout,
+    Gradients, LevelShape, Scalar as _, reference,
+};
+use deformable_aggregation_tests::{Bound, Case, Sizes, check, on_every_backend};
+use ndarray::{Array, Array3, Dimension, s};
+
+on_every_backend!(
+    random_cases_match_the_exact_sums,
+    shared_and_scattered_maps_match_the_exact_sums,
+    backward_is_the_adjoint_of_forward,
+    forward_repeats_bit_for_bit,
+    border_of_the_operator_rule,
+    rim_of_the_grid_sample_rule,
+    locations_that_are_not_finite_are_skipped,
+    weights_of_skipped_samples_are_ignored,
+    not_a_number_spreads_from_counted_samples_only,
+    missing_corners_are_not_read,
+    nothing_to_sum_gives_zeros,
+    views_in_any_order_of_axes,
+);
+
+const RULES: [BorderRule; 2] = [BorderRule::Operator, BorderRule::GridSample];
+
+fn sizes() -> Vec<Sizes> {
+    let sizes = |batch, anchors, points, cameras, levels: &[_], groups, channels_per_group| Sizes {
+        batch,
+        anchors,
+        points,
+        cameras,
+        levels: levels.to_vec(),
+        groups,
+        channels_per_group,
+    };
+    vec![
+        sizes(1, 1, 1, 1, &[(1, 1)], 1, 1),
+        sizes(1, 3, 2, 1, &[(4, 6)], 1, 8),
+        sizes(2, 5, 3, 2, &[(7, 5), (3, 3), (2, 1)], 8, 3),
+        sizes(1, 9, 13, 3, &[(16, 44), (8, 22), (4, 11)], 8, 4),
+        sizes(3, 4, 2, 2, &[(1, 9), (9, 1)], 2, 20),
+        // The usual channels and groups; more rows than one task of the CPU backend takes.
+        sizes(2, 6, 4, 2, &[(12, 20), (6, 10)], 8, 32),
+        // More than one warp's worth of points, and channels that fill no vector.
+        sizes(1, 2, 70, 1, &[(5, 8)], 5, 7),
+    ]
+}
+
+fn assert_matches<T: Element>(case: &Case<T>, backend: &Backend, rule: BorderRule) {
+    let (output, gradients) = case.run(backend, rule);
+    let (inputs, upstream) = (case.inputs(), case.grad_output.view());
+    let exact = reference::exact(&case.shape, rule, inputs, upstream).expect("arrays fit");
+    let scale = reference::magnitudes(&case.shape, rule, inputs, upstream).expect("arrays fit");
+    if let Err(mismatch) = check(&case.shape, &output, &gradients, &exact, &scale) {
+        panic!("{backend}, {}, rule {rule}, {:?}: {mismatch}", T::DTYPE, case.shape);
+    }
+}
+
+fn random_cases_match_the_exact_sums<T: Element>(backend: &Backend) {
+    for (seed, sizes) in (0..).zip(sizes()) {
+        for rule in RULES {
+            assert_matches(&Case::random(sizes.shape(), seed).cast::<T>(), backend, rule);
+        }
+    }
+}
+
+/// Camera 1 reads the maps of camera 0, level 1 overlaps level 0, and some rows belong to no map.
+fn overlapping_layout() -> FeatureLayout {
+    let shapes = Array3::from_shape_vec((2, 2, 2), vec![5, 6, 3, 4, 5, 6, 4, 3]).expect("2·2·2");
+    let starts = Array::from_shape_vec((2, 2), vec![40, 50, 40, 3]).expect("2·2");
+    FeatureLayout::new(shapes.view(), starts.view(), 80).expect("the maps lie inside")
+}
+
+fn shared_and_scattered_maps_match_the_exact_sums<T: Element>(backend: &Backend) {
+    let shape = AggregationShape::new(overlapping_layout(), 2, 20, 3, 24, 4).expect("sizes fit");
+    for rule in RULES {
+        assert_matches(&Case::random(shape.clone(), 5).cast::<T>(), backend, rule);
+    }
+}
+
+fn dot<D: Dimension>(a: &Array<f64, D>, b: &Array<f64, D>) -> f64 {
+    (a * b).sum()
+}
+
+fn wide<T: Element, D: Dimension>(array: &Array<T, D>) -> Array<f64, D> {
+    array.mapv(Element::to_f64)
+}
+
+/// The output is linear in the feature maps and in the weights, so ⟨op(v), u⟩ = ⟨v, op*(u)⟩ for each. No reference is asked.
+fn backward_is_the_adjoint_of_forward<T: Element>(backend: &Backend) {
+    for (seed, sizes) in (100..).zip(sizes()) {
+        let case = Case::random(sizes.shape(), seed).cast::<T>();
+        for rule in RULES {
+            let (output, gradients) = case.run(backend, rule);
+            let left = dot(&wide(&output), &wide(&case.grad_output));
+            let features = dot(&wide(&case.feature_maps), &wide(&gradients.feature_maps));
+            let weights = dot(&wide(&case.weights), &wide(&gradients.weights));
+            // Each product is off by the rounding of its stored factor; the roundings of the sums are smaller.
+            let scale = |a: f64| {
+                a * (T::DTYPE.epsilon() + 8.0 * DType::F32.epsilon().min(T::DTYPE.epsilon()))
+            };
+            let absolute =
+                |a: &Array3<f64>, b: &Array3<f64>| dot(&a.mapv(f64::abs), &b.mapv(f64::abs));
+            let magnitudes =
+                reference::magnitudes(&case.shape, rule, case.inputs(), case.grad_output.view())
+                    .expect("arrays fit");
+            let size = absolute(&magnitudes.output, &wide(&case.grad_output));
+            // Numbers too small for full precision are off by their smallest step.
+            let smallest =
+                Bound::new(T::DTYPE, T::DTYPE, 1).smallest * case.feature_maps.len() as f64;
+            let bound = scale(size) + smallest;
+            assert!((left - features).abs() <= bound, "features: {left} {features} {bound}");
+            assert!((left - weights).abs() <= bound, "weights: {left} {weights} {bound}");
+        }
+    }
+}
+
+fn bits<T: Element, D: Dimension>(array: &Array<T, D>) -> Vec<u64> {
+    array.iter().map(|value| value.to_f64().to_bits()).collect()
+}
+
+fn forward_repeats_bit_for_bit<T: Element>(backend: &Backend) {
+    let case = Case::random(sizes()[3].shape(), 1).cast::<T>();
+    let operator = DeformableAggregation::new(case.shape.clone()).with_backend(backend.clone());
+    let first = operator.forward(case.inputs()).expect("arrays fit");
+    for _ in 0..3 {
+        let again = operator.forward(case.inputs()).expect("arrays fit");
+        assert_eq!(bits(&first), bits(&again));
+    }
+}
+
+/// One camera, one map, one channel and group, unit weights; `locations` are the points of as many anchors.
+fn one_map<T: Element>(height: usize, width: usize, locations: &[[f64; 2]]) -> Case<T> {
+    let layout = FeatureLayout::uniform(1, &[LevelShape { height, width }]).expect("has pixels");
+    let shape = AggregationShape::new(layout, 1, locations.len(), 1, 1, 1).expect("sizes fit");
+    let mut case = Case::random(shape, 0);
+    case.feature_maps.fill(1.0);
+    case.weights.fill(1.0);
+    case.grad_output.fill(1.0);
+    for (anchor, location) in locations.iter().enumerate() {
+        for axis in 0..2 {
+            case.sampling_locations[[0, anchor, 0, 0, axis]] = location[axis];
+        }
+    }
+    case.cast()
+}
+
+fn assert_gradients_are_zero<T: Element>(gradients: &Gradients<T>) {
+    assert!(gradients.feature_maps.iter().all(T::is_zero));
+    assert!(gradients.weights.iter().all(T::is_zero));
+    assert!(gradients.sampling_locations.iter().all(|&value| value.into() == 0.0));
+}
+
+fn border_of_the_operator_rule<T: Element>(backend: &Backend) {
+    let below_one = f64::from(1.0_f32.next_down());
+    let skipped =
+        [[0.0, 0.5], [-0.0, 0.5], [1.0, 0.5], [0.5, 0.0], [0.5, 1.0], [0.5, -1e-30], [1.001, 0.5]];
+    let (output, gradients) = one_map::<T>(4, 8, &skipped).run(backend, BorderRule::Operator);
+    assert!(output.iter().all(T::is_zero), "{output}");
+    assert_gradients_are_zero(&gradients);
+
+    // Half the border pixel on each axis that is at the border, inside and right up to it.
+    let counted = [[1e-30, 0.5], [below_one, 0.5], [0.5, 1e-30], [1e-30, 1e-30], [0.5, 0.5]];
+    let (output, _) = one_map::<T>(4, 8, &counted).run(backend, BorderRule::Operator);
+    for (anchor, expected) in [0.5, 0.5, 0.5, 0.25, 1.0].into_iter().enumerate() {
+        let actual = output[[0, anchor, 0]].to_f64();
+        assert!((actual - expected).abs() < 1e-5, "anchor {anchor}: {actual}, not {expected}");
+    }
+}
+
+fn rim_of_the_grid_sample_rule<T: Element>(backend: &Backend) {
+    // A map 8 wide fades out over 1/16 of the image: a quarter of a pixel outside leaves a quarter.
+    let locations = [
+        [0.0, 0.5],
+        [-1.0 / 32.0, 0.5],
+        [-1.0 / 16.0, 0.5],
+        [1.0 + 1.0 / 32.0, 0.5],
+        [0.0, 0.0],
+        [1.0625, 0.5],
+    ];
+    let (output, _) = one_map::<T>(4, 8, &locations).run(backend, BorderRule::GridSample);
+    for (anchor, expected) in [0.5, 0.25, 0.0, 0.25, 0.25, 0.0].into_iter().enumerate() {
+        assert_eq!(output[[0, anchor, 0]].to_f64(), expected, "anchor {anchor}");
+    }
+    // A map of one pixel reaches half an image outside.
+    let locations = [[-0.25, 0.5], [1.25, 1.25], [-0.5, 0.5], [1.5, 0.5]];
+    let (output, _) = one_map::<T>(1, 1, &locations).run(backend, BorderRule::GridSample);
+    for (anchor, expected) in [0.25, 0.0625, 0.0, 0.0].into_iter().enumerate() {
+        assert_eq!(output[[0, anchor, 0]].to_f64(), expected, "anchor {anchor}");
+    }
+}
+
+fn locations_that_are_not_finite_are_skipped<T: Element>(backend: &Backend) {
+    let bad = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 3e38, -3e38, 1e10, -1e10];
+    let locations: Vec<_> =
+        bad.iter().flat_map(|&bad| [[bad, 0.5], [0.5, bad], [bad, bad]]).collect();
+    for rule in RULES {
+        let (output, gradients) = one_map::<T>(5, 3, &locations).run(backend, rule);
+        assert!(output.iter().all(T::is_zero), "{rule}: {output}");
+        assert_gradients_are_zero(&gradients);
+    }
+}
+
+fn weights_of_skipped_samples_are_ignored<T: Element>(backend: &Backend) {
+    let mut case = Case::random(sizes()[2].shape(), 3).cast::<T>();
+    case.sampling_locations.slice_mut(s![.., 0, .., .., ..]).fill(T::Location::from_f64(-3.0));
+    case.weights.slice_mut(s![.., 0, .., .., .., ..]).fill(T::from_f64(f64::NAN));
+    case.grad_output.slice_mut(s![.., 0, ..]).fill(T::from_f64(f64::NAN));
+    for rule in RULES {
+        let (output, gradients) = case.run(backend, rule);
+        assert!(output.iter().all(|value| value.to_f64().is_finite()));
+        assert!(gradients.feature_maps.iter().all(|value| value.to_f64().is_finite()));
+        assert!(gradients.weights.iter().all(|value| value.to_f64().is_finite()));
+        assert!(gradients.sampling_locations.iter().all(|&value| value.into().is_finite()));
+    }
+}
+
+fn not_a_number_spreads_from_counted_samples_only<T: Element>(backend: &Backend) {
+    let inside = [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]];
+    for rule in RULES {
+        let mut case = one_map::<T>(2, 2, &inside);
+        case.weights[[0, 1, 0, 0, 0, 0]] = T::from_f64(f64::NAN);
+        let (output, gradients) = case.run(backend, rule);
+        let is_nan = |anchor: usize| output[[0, anchor, 0]].to_f64().is_nan();
+        assert_eq!([is_nan(0), is_nan(1), is_nan(2)], [false, true, false]);
+        assert!(gradients.feature_maps.iter().all(|value| value.to_f64().is_nan()));
+        assert_eq!(gradients.weights[[0, 1, 0, 0, 0, 0]].to_f64(), 1.0);
+
+        let mut case = one_map::<T>(2, 2, &inside);
+        case.feature_maps[[0, 3, 0]] = T::from_f64(f64::INFINITY);
+        let (output, gradients) = case.run(backend, rule);
+        assert!(output.iter().all(|value| value.to_f64() == f64::INFINITY));
+        assert!(gradients.weights.iter().all(|value| value.to_f64() == f64::INFINITY));
+        assert!(gradients.feature_maps.iter().all(|value| value.to_f64() == 0.75));
+    }
+}
+
+/// The neighbours in memory of the border pixels are NaN: rows before and after the map, and the far end of the
+/// neighbouring pixel rows.
+fn missing_corners_are_not_read<T: Element>(backend: &Backend) {
+    let shapes = Array3::from_shape_vec((1, 1, 2), vec![3, 4]).expect("1·1·2");
+    let starts = Array::from_elem((1, 1), 5);
+    let layout = FeatureLayout::new(shapes.view(), starts.view(), 22).expect("12 of 22 rows");
+    // The first and last column and row of pixels, off their centres towards the border.
+    let locations = [[0.1, 0.4], [0.9, 0.4], [0.4, 0.1], [0.4, 0.9], [0.1, 0.1], [0.9, 0.9]];
+    let shape = AggregationShape::new(layout, 1, 1, 1, 3, 1).expect("sizes fit");
+    for [x, y] in locations {
+        let mut case = Case::random(shape.clone(), 0);
+        case.sampling_locations
+            .assign(&Array::from_shape_vec((1, 1, 1, 1, 2), vec![x, y]).expect("2"));
+        let near = |location: f64, size: usize| {
+            let position = location * size as f64 - 0.5;
+            move |pixel: usize| (pixel as f64 - position).abs() < 1.0
+        };
+        let (near_column, near_row) = (near(x, 4), near(y, 3));
+        for row in 0..22_usize {
+            let pixel = row.checked_sub(5).filter(|&pixel| pixel < 12);
+            if !pixel.is_some_and(|pixel| near_row(pixel / 4) && near_column(pixel % 4)) {
+                case.feature_maps.slice_mut(s![0, row, ..]).fill(f64::NAN);
+            }
+        }
+        let case = case.cast::<T>();
+        for rule in RULES {
+            let (output, gradients) = case.run(backend, rule);
+            assert!(output.iter().all(|value| value.to_f64().is_finite()), "({x}, {y}): {output}");
+            assert!(gradients.weights.iter().all(|value| value.to_f64().is_finite()));
+            assert!(gradients.sampling_locations.iter().all(|&value| value.into().is_finite()));
+            let touched = gradients
+                .feature_maps
+                .map_axis(ndarray::Axis(2), |row| row.iter().any(|value| !value.is_zero()));
+            for ((_, row), &touched) in touched.indexed_iter() {
+                let holds_number = case.feature_maps[[0, row, 0]].to_f64().is_finite();
+                assert_eq!(touched, holds_number, "({x}, {y}), row {row}");
+            }
+        }
+    }
+}
+
+fn nothing_to_sum_gives_zeros<T: Element>(backend: &Backend) {
+    let level = [LevelShape { height: 2, width: 3 }];
+    // (batch, anchors, points, cameras, levels), one of them 0.
+    for empty in 0..5 {
+        let size = |index: usize| usize::from(index != empty) * 2;
+        let layout = if size(4) == 0 {
+            FeatureLayout::uniform(size(3), &[])
+        } else {
+            FeatureLayout::uniform(size(3), &level)
+        };
+        let layout = layout.expect("has pixels");
+        let shape =
+            AggregationShape::new(layout, size(0), size(1), size(2), 6, 3).expect("sizes fit");
+        for rule in RULES {
+            let (output, gradients) = Case::random(shape.clone(), 0).cast::<T>().run(backend, rule);
+            assert_eq!(output, Array3::zeros(shape.output_dim()));
+            assert_eq!(gradients.feature_maps.shape(), shape.feature_maps_dim());
+            assert_eq!(gradients.weights.shape(), shape.weights_dim());
+            assert_eq!(gradients.sampling_locations.shape(), shape.sampling_locations_dim());
+            assert_gradients_are_zero(&gradients);
+        }
+    }
+}
+
+fn views_in_any_order_of_axes<T: Element>(backend: &Backend) {
+    let case = Case::random(sizes()[2].shape(), 11).cast::<T>();
+    let (output, gradients) = case.run(backend, BorderRule::Operator);
+    let mut turned = case.clone();
+    // The same numbers with the axes in reverse order in memory.
+    turned.feature_maps = reversed_memory(&case.feature_maps);
+    turned.sampling_locations = reversed_memory(&case.sampling_locations);
+    turned.weights = reversed_memory(&case.weights);
+    turned.grad_output = reversed_memory(&case.grad_output);
+    assert!(!turned.feature_maps.is_standard_layout() && turned.feature_maps == case.feature_maps);
+    let (turned_output, turned_gradients) = turned.run(backend, BorderRule::Operator);
+    assert_eq!(output, turned_output);
+    assert_eq!(gradients.weights, turned_gradients.weights);
+    assert_eq!(gradients.sampling_locations, turned_gradients.sampling_locations);
+    // Backends that add with atomics repeat these only up to rounding, so the sums are compared in another test.
+    assert_eq!(gradients.feature_maps.shape(), turned_gradients.feature_maps.shape());
+}
+
+fn reversed_memory<A: Copy, D: Dimension>(array: &Array<A, D>) -> Array<A, D> {
+    let mut turned = Array::from_shape_vec(
+        ndarray::ShapeBuilder::f(array.raw_dim()),
+        array.t().iter().copied().collect(),
+    )
+    .expect("as many entries");
+    turned.assign(array);
+    turned
+}
