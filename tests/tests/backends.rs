@@ -138,10 +138,9 @@ fn one_map<T: Element>(height: usize, width: usize, locations: &[[f64; 2]]) -> C
     case.feature_maps.fill(1.0);
     case.weights.fill(1.0);
     case.grad_output.fill(1.0);
-    for (anchor, location) in locations.iter().enumerate() {
-        for axis in 0..2 {
-            case.sampling_locations[[0, anchor, 0, 0, axis]] = location[axis];
-        }
+    for (anchor, &[x, y]) in locations.iter().enumerate() {
+        case.sampling_locations[[0, anchor, 0, 0, 0]] = x;
+        case.sampling_locations[[0, anchor, 0, 0, 1]] = y;
     }
     case.cast()
 }
