@@ -171,3 +171,96 @@ fn on_the_gpu(function: &ItemFn, parameters: &[Parameter<'_>]) -> TokenStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The expansion for one of the two targets, as one line without spaces.
+    fn expansion(gpu: bool, item: TokenStream) -> String {
+        let file: syn::File = syn::parse2(expand(TokenStream::new(), item).unwrap()).unwrap();
+        let item = &file.items[usize::from(gpu)];
+        quote!(#item).to_string().replace(' ', "")
+    }
+
+    fn message(item: TokenStream) -> String {
+        let error = expand(TokenStream::new(), item).expect_err("the kernel is wrong");
+        error.into_iter().map(|error| error.to_string()).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn the_host_keeps_the_function() {
+        let host = expansion(
+            false,
+            quote! { /** Does. */ pub(crate) unsafe fn name(x: &mut [f32], mut n: u32) { n += 1; } },
+        );
+        assert!(host.starts_with("#[cfg(not(target_arch=\"nvptx64\"))]"), "{host}");
+        assert!(host.contains("pub(crate)unsafefnname(x:&mut[f32],mutn:u32){"), "{host}");
+        assert!(host.contains("kernel_parameters_are_copy::<f32>();"), "{host}");
+        assert!(host.contains("kernel_parameters_are_copy::<u32>();"), "{host}");
+        assert!(host.ends_with("n+=1;}"), "{host}");
+        assert!(!host.contains("no_mangle"), "{host}");
+    }
+
+    #[test]
+    fn the_gpu_gets_an_entry_point() {
+        let gpu = expansion(true, quote! { pub unsafe fn name(x: *const f32) { work(x) } });
+        assert!(gpu.starts_with("#[cfg(target_arch=\"nvptx64\")]#[unsafe(no_mangle)]"), "{gpu}");
+        assert!(gpu.contains("pubunsafeextern\"ptx-kernel\"fnname(x:*constf32){"), "{gpu}");
+        assert!(gpu.ends_with("work(x)}"), "{gpu}");
+    }
+
+    #[test]
+    fn slices_become_pointer_and_length() {
+        let gpu = expansion(
+            true,
+            quote! { unsafe fn name(a: &[f32], mut b: &'static mut [u8], [c, ..]: &[u32], d: u32) {} },
+        );
+        let parameters = "a_pointer:*constf32,a_len:usize,b_pointer:*mutu8,b_len:usize,\
+                          parameter_2_pointer:*constu32,parameter_2_len:usize,d:u32";
+        assert!(gpu.contains(parameters), "{gpu}");
+        let first = "leta:&[f32]=unsafe{::core::slice::from_raw_parts(a_pointer,a_len)};";
+        assert!(gpu.contains(first), "{gpu}");
+        let second = "letmutb:&'staticmut[u8]=\
+                      unsafe{::core::slice::from_raw_parts_mut(b_pointer,b_len)};";
+        assert!(gpu.contains(second), "{gpu}");
+        assert!(gpu.contains("let[c,..]:&[u32]="), "{gpu}");
+    }
+
+    #[test]
+    fn every_misuse_is_named() {
+        for (item, expected) in [
+            (quote! { fn k() {} }, "has to be `unsafe`"),
+            (quote! { unsafe fn k() -> u32 { 0 } }, "returns nothing"),
+            (quote! { unsafe fn k<T: Copy>(x: T) {} }, "cannot be generic"),
+            (quote! { unsafe fn k<'a>(x: &'a [f32]) {} }, "cannot be generic"),
+            (quote! { unsafe fn k(x: impl Copy) {} }, "cannot be generic"),
+            (quote! { unsafe fn k() where u32: Copy {} }, "where clause"),
+            (quote! { const unsafe fn k() {} }, "cannot be `const`"),
+            (quote! { async unsafe fn k() {} }, "cannot be `async`"),
+            (quote! { unsafe extern "C" fn k() {} }, "calling convention"),
+            (quote! { unsafe extern "C" fn k(x: u32, ...) {} }, "cannot be variadic"),
+            (quote! { unsafe fn k(&self) {} }, "cannot be a method"),
+            (quote! { unsafe fn k(x: &str) {} }, "reference to `str`"),
+            (quote! { unsafe fn k(x: &dyn Copy) {} }, "trait object"),
+            (quote! { struct K; }, "expected `fn`"),
+        ] {
+            let message = message(item.clone());
+            assert!(message.contains(expected), "{item} gave {message}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_of_a_signature_are_named_at_once() {
+        let message = message(quote! { fn k<T>(x: T) -> T { x } });
+        for expected in ["`unsafe`", "generic", "returns nothing"] {
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_refused() {
+        let error = expand(quote!(block_dim = 3), quote! { unsafe fn k() {} }).unwrap_err();
+        assert_eq!(error.to_string(), "#[kernel] takes no arguments");
+    }
+}

@@ -15,6 +15,13 @@ use proc_macro::TokenStream;
 /// pointer and the length (`usize`), in this order. On other targets the function stays as it is
 /// written, an ordinary `unsafe fn` that the emulator runs.
 ///
+/// A parameter that is not [`Copy`] does not compile:
+///
+/// ```compile_fail,E0277
+/// #[cuda_std_macros::kernel]
+/// unsafe fn count(text: String) {}
+/// ```
+///
 /// The crate needs `#![cfg_attr(target_arch = "nvptx64", feature(abi_ptx))]`.
 #[proc_macro_attribute]
 pub fn kernel(arguments: TokenStream, item: TokenStream) -> TokenStream {

@@ -62,3 +62,25 @@ pub(crate) fn expand(input: TokenStream) -> syn::Result<TokenStream> {
         pointer
     }})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_array_has_a_name_of_its_own() {
+        let expansions: Vec<_> =
+            (0..2).map(|_| expand(quote!(f32; 3 * 4)).unwrap().to_string()).collect();
+        assert_ne!(expansions[0], expansions[1]);
+        for expansion in expansions {
+            assert!(expansion.contains(".shared .align {align} .b8 "), "{expansion}");
+            assert!(expansion.contains("cvta.shared.u64 {pointer}, "), "{expansion}");
+        }
+    }
+
+    #[test]
+    fn type_and_length_are_needed() {
+        assert!(expand(quote!(f32)).is_err());
+        assert!(expand(quote!(f32;)).is_err());
+    }
+}

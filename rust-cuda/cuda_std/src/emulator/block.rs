@@ -14,6 +14,10 @@ use super::shape::WARP;
 use super::stack::KernelStack;
 use super::warp::{self, Answer, Broken, Lanes, Operation, Request, bits};
 
+/// The body of a thread. Not a type parameter, so that the scheduler is compiled here once, and
+/// not by every test without optimisation.
+pub(super) type Kernel<'a> = dyn Fn() + Sync + 'a;
+
 /// A thread of a block that has started: gives the payload if the kernel panicked.
 type Thread = Coroutine<(), (), Result<(), Box<dyn Any + Send>>, KernelStack>;
 
@@ -42,8 +46,8 @@ impl From<Fault> for Stopped {
 }
 
 /// The threads of one block at a time, and what is kept from one block to the next.
-pub(super) struct BlockRunner<'a, F> {
-    kernel: &'a F,
+pub(super) struct BlockRunner<'a> {
+    kernel: &'a Kernel<'a>,
     contexts: &'a [ThreadContext<'a>],
     block: &'a BlockContext<'a>,
     warps: Vec<Warp>,
@@ -67,10 +71,10 @@ pub(super) fn contexts<'a>(block: &'a BlockContext<'a>) -> Vec<ThreadContext<'a>
     (0..size.volume()).map(context).collect()
 }
 
-impl<'a, F: Fn()> BlockRunner<'a, F> {
+impl<'a> BlockRunner<'a> {
     /// `stacks` holds one stack for each of `contexts`.
     pub(super) fn new(
-        kernel: &'a F,
+        kernel: &'a Kernel<'a>,
         block: &'a BlockContext<'a>,
         contexts: &'a [ThreadContext<'a>],
         stacks: Vec<KernelStack>,
@@ -316,8 +320,8 @@ impl<'a, F: Fn()> BlockRunner<'a, F> {
 }
 
 /// Prepares a thread that runs the kernel once.
-fn start<F: Fn()>(kernel: &F, context: &ThreadContext<'_>, stack: KernelStack) -> Thread {
-    let kernel = ptr::from_ref(kernel);
+fn start(kernel: &Kernel<'_>, context: &ThreadContext<'_>, stack: KernelStack) -> Thread {
+    let kernel: *const Kernel<'_> = kernel;
     let context: *const ThreadContext<'static> = ptr::from_ref(context).cast();
     // SAFETY: the closure borrows the kernel and the context. A `BlockRunner` borrows both for
     // longer than it lives, it owns all threads, and dropping one unwinds it.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::block::{self, BlockRunner, Stopped};
+use super::block::{self, BlockRunner, Kernel, Stopped};
 use super::context::BlockContext;
 use super::fault::Fault;
 use super::memory::Memory;
@@ -68,6 +68,16 @@ impl Emulator {
         memory: &Memory<'_>,
         kernel: F,
     ) -> Result<(), Fault> {
+        self.launch_dyn(name, config, memory, &kernel)
+    }
+
+    fn launch_dyn(
+        &self,
+        name: &str,
+        config: LaunchConfig,
+        memory: &Memory<'_>,
+        kernel: &Kernel<'_>,
+    ) -> Result<(), Fault> {
         config.check(name)?;
         let blocks = config.grid.volume();
         let order = Permutation::new(blocks, &mut Random::new(self.seed, u64::MAX));
@@ -75,7 +85,7 @@ impl Emulator {
             name,
             config,
             memory,
-            kernel: &kernel,
+            kernel,
             seed: self.seed,
             order,
             next: AtomicU64::new(0),
@@ -95,11 +105,11 @@ impl Emulator {
 }
 
 /// What the workers of one launch share.
-struct Launch<'a, F> {
+struct Launch<'a> {
     name: &'a str,
     config: LaunchConfig,
     memory: &'a Memory<'a>,
-    kernel: &'a F,
+    kernel: &'a Kernel<'a>,
     seed: u64,
     order: Permutation,
     /// How many blocks have been started.
@@ -109,7 +119,7 @@ struct Launch<'a, F> {
     fault: Mutex<Option<Fault>>,
 }
 
-impl<F: Fn() + Sync> Launch<'_, F> {
+impl Launch<'_> {
     /// Runs blocks until there are none left.
     fn work(&self) {
         let shared = SharedMemory::new(self.config.dynamic_shared_bytes as usize);
