@@ -92,3 +92,8 @@ pub use float::GpuFloat;
 pub mod prelude {
     pub use crate::{GpuFloat, kernel, shared_array, thread, warp};
 }
+
+/// The examples of the README are tests, too.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

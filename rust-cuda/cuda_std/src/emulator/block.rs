@@ -197,21 +197,27 @@ impl<'a> BlockRunner<'a> {
         if self.warps.iter().all(|state| state.returned == state.lanes) {
             return Ok(());
         }
-        let together = self.warps.iter().all(|state| state.at_barrier == state.lanes);
-        let barrier = barrier_of(&self.contexts[0]);
-        if !together || self.contexts.iter().any(|context| barrier_of(context) != barrier) {
+        if self.warps.iter().any(|state| state.at_barrier != state.lanes) {
             return Err(self.stuck());
         }
-        let holds =
-            |context: &&ThreadContext<'_>| matches!(context.wait.get(), Wait::Block(_, true));
-        let count = self.contexts.iter().filter(holds).count();
-        let value = match barrier {
-            Some(Barrier::And) => u64::from(count == self.contexts.len()),
-            Some(Barrier::Or) => u64::from(count > 0),
-            _ => count as u64,
-        };
+        let barrier = barrier_of(&self.contexts[0]);
+        let mut count = 0;
         for context in self.contexts {
-            context.answer.set(Answer { value, in_range: true });
+            match context.wait.get() {
+                Wait::Block(other, holds) if Some(other) == barrier => count += u64::from(holds),
+                _ => return Err(self.stuck()),
+            }
+        }
+        let value = match barrier {
+            Some(Barrier::Count) => Some(count),
+            Some(Barrier::And) => Some(u64::from(count == self.contexts.len() as u64)),
+            Some(Barrier::Or) => Some(u64::from(count > 0)),
+            Some(Barrier::Plain) | None => None,
+        };
+        if let Some(value) = value {
+            for context in self.contexts {
+                context.answer.set(Answer { value, in_range: true });
+            }
         }
         for state in &mut self.warps {
             state.at_barrier = 0;

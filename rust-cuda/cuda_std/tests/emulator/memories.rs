@@ -7,8 +7,8 @@ use cuda_std::{shared_array, thread};
 use super::{Pointer, Shared, one_block, run};
 
 /// The number at a place of a buffer, as an atomic.
-fn atomic<'a, T>(pointer: Pointer<T>, index: u32) -> &'a AtomicF32 {
-    // SAFETY: the tests pass pointers to f32 that outlive the launch.
+fn atomic<'a>(pointer: Pointer<f32>, index: u32) -> &'a AtomicF32 {
+    // SAFETY: the numbers outlive the launch.
     unsafe { &*pointer.0.cast::<AtomicF32>().wrapping_add(index as usize) }
 }
 

@@ -99,12 +99,11 @@ unsafe fn add(a: &[f32], b: &[f32], sum: &mut [f32]) {
 fn slices_are_parameters() {
     let (a, b) = (vec![1.0f32; 50], vec![2.0f32; 50]);
     let mut sum = vec![0.0f32; 50];
-    let pointer = Pointer(sum.as_mut_ptr());
+    let pointer = sum.as_mut_ptr() as usize;
     run(LaunchConfig::new(2, 32), || {
         // Like the entry point on a GPU, every thread makes the slice of a pointer and a length.
-        let pointer = pointer;
         // SAFETY: the array outlives the launch, and each thread writes its own element.
-        unsafe { add(&a, &b, std::slice::from_raw_parts_mut(pointer.0, 50)) }
+        unsafe { add(&a, &b, std::slice::from_raw_parts_mut(pointer as *mut f32, 50)) }
     })
     .unwrap();
     assert_eq!(sum, [3.0; 50]);

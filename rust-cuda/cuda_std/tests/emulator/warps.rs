@@ -114,7 +114,13 @@ fn the_active_mask_is_that_of_the_branch() {
     let results = collect(one_block(40), |output| {
         let lane = warp::lane_id();
         let whole = warp::activemask();
-        let branch = if lane < 3 { warp::activemask() } else { warp::activemask() };
+        let branch = if lane < 3 {
+            warp::activemask()
+        } else {
+            let branch = warp::activemask();
+            assert_ne!(branch, whole);
+            branch
+        };
         output.write(thread::index_1d(), (whole, branch));
     });
     for (i, (whole, branch)) in results.into_iter().enumerate() {
