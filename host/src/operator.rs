@@ -1,5 +1,6 @@
 //! The operator: checks the arrays once and hands contiguous slices to a backend.
 
+use bytemuck::Pod;
 use ndarray::{
     Array, Array3, Array5, Array6, ArrayView, ArrayView2, ArrayView3, ArrayView5, ArrayView6,
     CowArray, Dimension, Ix3, Ix5, Ix6,
@@ -155,7 +156,7 @@ impl DeformableAggregation {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), and what the backend reports.
     pub fn forward<T: Element>(&self, inputs: Inputs<'_, T>) -> Result<Array3<T>> {
         self.shape.check_inputs(&inputs)?;
-        self.forward_contiguous(&Contiguous::new(inputs))
+        self.forward_contiguous(&Contiguous::new(inputs)?)
     }
 
     /// The output, and what is needed to compute the gradients later: the pair that an autograd function saves.
@@ -168,7 +169,7 @@ impl DeformableAggregation {
         inputs: Inputs<'a, T>,
     ) -> Result<(Array3<T>, SavedContext<'a, T>)> {
         self.shape.check_inputs(&inputs)?;
-        let inputs = Contiguous::new(inputs);
+        let inputs = Contiguous::new(inputs)?;
         let output = self.forward_contiguous(&inputs)?;
         Ok((output, SavedContext { operator: self.clone(), inputs }))
     }
@@ -187,7 +188,7 @@ impl DeformableAggregation {
         grad_output: ArrayView3<'_, T>,
     ) -> Result<Gradients<T>> {
         self.shape.check_inputs(&inputs)?;
-        self.backward_contiguous(&Contiguous::new(inputs), grad_output)
+        self.backward_contiguous(&Contiguous::new(inputs)?, grad_output)
     }
 
     fn forward_contiguous<T: Element>(&self, inputs: &Contiguous<'_, T>) -> Result<Array3<T>> {
@@ -207,7 +208,7 @@ impl DeformableAggregation {
         grad_output: ArrayView3<'_, T>,
     ) -> Result<Gradients<T>> {
         self.shape.check_grad_output(grad_output.shape())?;
-        let grad_output = contiguous(grad_output);
+        let grad_output = contiguous(grad_output)?;
         let mut gradients = Gradients {
             feature_maps: zero_array("feature map gradient", self.shape.feature_maps_dim())?,
             sampling_locations: zero_array(
@@ -301,12 +302,12 @@ pub(crate) struct Contiguous<'a, T: Element> {
 }
 
 impl<'a, T: Element> Contiguous<'a, T> {
-    pub(crate) fn new(inputs: Inputs<'a, T>) -> Self {
-        Self {
-            feature_maps: contiguous(inputs.feature_maps),
-            sampling_locations: contiguous(inputs.sampling_locations),
-            weights: contiguous(inputs.weights),
-        }
+    pub(crate) fn new(inputs: Inputs<'a, T>) -> Result<Self> {
+        Ok(Self {
+            feature_maps: contiguous(inputs.feature_maps)?,
+            sampling_locations: contiguous(inputs.sampling_locations)?,
+            weights: contiguous(inputs.weights)?,
+        })
     }
 
     pub(crate) fn problem<'s>(
@@ -325,12 +326,15 @@ impl<'a, T: Element> Contiguous<'a, T> {
 }
 
 /// `array` itself if it is row-major, else a copy that is.
-pub(crate) fn contiguous<A: Copy, D: Dimension>(array: ArrayView<'_, A, D>) -> CowArray<'_, A, D> {
+pub(crate) fn contiguous<A: Pod, D: Dimension>(
+    array: ArrayView<'_, A, D>,
+) -> Result<CowArray<'_, A, D>> {
     if array.is_standard_layout() {
-        CowArray::from(array)
-    } else {
-        CowArray::from(array.as_standard_layout().into_owned())
+        return Ok(CowArray::from(array));
     }
+    let mut copy = zero_array("row-major copy of an argument", array.raw_dim())?;
+    copy.assign(&array);
+    Ok(CowArray::from(copy))
 }
 
 pub(crate) fn slice<'s, A, D: Dimension>(array: &'s CowArray<'_, A, D>) -> &'s [A] {

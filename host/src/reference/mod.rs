@@ -117,8 +117,8 @@ fn sums<T: Element>(
 ) -> Result<Sums> {
     shape.check_inputs(&inputs)?;
     shape.check_grad_output(grad_output.shape())?;
-    let inputs = Contiguous::new(inputs);
-    let grad_output = contiguous(grad_output);
+    let inputs = Contiguous::new(inputs)?;
+    let grad_output = contiguous(grad_output)?;
     let problem = inputs.problem(shape, rule);
     let output = forward_sums(&problem, terms)?;
     let gradients = backward_sums(&problem, slice(&grad_output), terms)?;
