@@ -85,6 +85,20 @@ pub fn feature_maps_format<T: Element>(
 /// # Errors
 ///
 /// [`Error::Dimensions`] if the second axis is not as long as the layout says, [`Error::OutOfMemory`].
+///
+/// ```
+/// use deformable_aggregation::ndarray::{array, s};
+/// use deformable_aggregation::{FeatureLayout, LevelShape, feature_maps_unformat};
+///
+/// // One camera, one map of 2 × 2 pixels, two channels.
+/// let layout = FeatureLayout::uniform(1, &[LevelShape { height: 2, width: 2 }])?;
+/// let packed = array![[[1.0_f32, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 40.0]]];
+/// let groups = feature_maps_unformat(packed.view(), &layout)?;
+/// let channels = array![[[1.0, 2.0], [3.0, 4.0]], [[10.0, 20.0], [30.0, 40.0]]];
+/// assert_eq!(groups[0][0].dim(), (1, 1, 2, 2, 2));
+/// assert_eq!(groups[0][0].slice(s![0, 0, .., .., ..]), channels);
+/// # Ok::<(), deformable_aggregation::Error>(())
+/// ```
 pub fn feature_maps_unformat<T: Element>(
     feature_maps: ArrayView3<'_, T>,
     layout: &FeatureLayout,

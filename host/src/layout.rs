@@ -152,7 +152,7 @@ impl FeatureLayout {
         Ok(layout)
     }
 
-    /// Dense, with the same levels for every camera.
+    /// Dense, with the same levels for every camera. The type has an example.
     ///
     /// # Errors
     ///

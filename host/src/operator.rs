@@ -18,6 +18,24 @@ use crate::shape::AggregationShape;
 use crate::{cpu, reference};
 
 /// The three arrays that the operator reads. Row-major arrays are used where they lie; others are copied first.
+///
+/// ```
+/// use deformable_aggregation::Inputs;
+/// use deformable_aggregation::half::f16;
+/// use deformable_aggregation::ndarray::{Array3, Array5, Array6};
+///
+/// // Half-precision elements; locations stay fp32. 30 rows of 8 channels; 5 anchors, 3 points, 2 cameras, 1 level, 4 groups.
+/// let feature_maps = Array3::<f16>::zeros((1, 30, 8));
+/// let sampling_locations = Array5::<f32>::zeros((1, 5, 3, 2, 2));
+/// let weights = Array6::<f16>::zeros((1, 5, 3, 2, 1, 4));
+/// let inputs = Inputs {
+///     feature_maps: feature_maps.view(),
+///     sampling_locations: sampling_locations.view(),
+///     weights: weights.view(),
+/// };
+/// let copy = inputs;
+/// assert_eq!(copy.weights.dim(), inputs.weights.dim());
+/// ```
 pub struct Inputs<'a, T: Element> {
     /// Packed feature maps, (batch, num_feat, embed_dims).
     pub feature_maps: ArrayView3<'a, T>,
@@ -36,7 +54,8 @@ impl<T: Element> Clone for Inputs<'_, T> {
 
 impl<T: Element> Copy for Inputs<'_, T> {}
 
-/// The gradients of a scalar with respect to the three [`Inputs`], each of the dimensions of its input.
+/// The gradients of a scalar with respect to the three [`Inputs`], each of the dimensions of its input. See
+/// [`DeformableAggregation`] for an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gradients<T: Element> {
     /// (batch, num_feat, embed_dims); zero for rows that nothing sampled.
@@ -232,7 +251,10 @@ impl DeformableAggregation {
     }
 }
 
-/// What [`DeformableAggregation::forward_with_context`] keeps for the backward pass: the operator and its inputs.
+/// What [`DeformableAggregation::forward_with_context`] keeps for the backward pass: the operator and its inputs. See
+/// [`DeformableAggregation`] for an example.
+///
+/// The inputs are borrowed, so the compiler sees to it that they do not change in between.
 pub struct SavedContext<'a, T: Element> {
     operator: DeformableAggregation,
     inputs: Contiguous<'a, T>,
