@@ -313,15 +313,12 @@ impl<'a> BlockRunner<'a> {
 
     /// Ends the threads that wait, running their destructors, and keeps their stacks.
     fn unwind(&mut self) {
-        self.block.stopping.set(true);
         for (thread, context) in self.threads.iter_mut().zip(self.contexts) {
             if let Some(mut thread) = thread.take() {
                 running(context, || thread.force_unwind());
                 self.stacks.push(thread.into_stack());
             }
         }
-        self.block.stopping.set(false);
-        self.block.fault.set(None);
     }
 }
 

@@ -47,10 +47,8 @@ pub(super) struct BlockContext<'a> {
     pub(super) memory: &'a Memory<'a>,
     pub(super) shared: &'a SharedMemory,
     pub(super) index: Cell<Dim3>,
-    /// What a thread did wrong; from then on, threads are only unwound.
+    /// What a thread did wrong, for the scheduler to find.
     pub(super) fault: Cell<Option<Box<Fault>>>,
-    /// Set while threads are unwound: meetings and checks let them pass.
-    pub(super) stopping: Cell<bool>,
     /// The buffer that was accessed last.
     pub(super) buffer_hint: Cell<usize>,
 }
@@ -118,7 +116,7 @@ fn not_launched() -> ! {
 impl ThreadContext<'_> {
     /// Suspends the thread until the scheduler has an answer.
     pub(super) fn wait(&self, wait: Wait) -> Answer {
-        if self.passes() {
+        if unwinding() {
             return Answer::default();
         }
         self.wait.set(wait);
@@ -136,15 +134,9 @@ impl ThreadContext<'_> {
     /// Ends the launch with the fault that `make` builds from the place of this thread.
     #[cold]
     pub(super) fn fail_with(&self, make: impl FnOnce(Place) -> Fault) {
-        if !self.passes() {
+        if !unwinding() {
             self.fail(make(self.block.place(self.index)));
         }
-    }
-
-    /// Whether the thread is only being unwound. It must not be suspended then: what runs are
-    /// destructors, and a second unwinding on top of the first would abort the program.
-    fn passes(&self) -> bool {
-        self.block.stopping.get() || std::thread::panicking()
     }
 
     fn suspend(&self) {
@@ -167,6 +159,13 @@ impl ThreadContext<'_> {
             self.fail_with(|place| shared_fault(place, address, bytes, refusal));
         }
     }
+}
+
+/// Whether the thread is being unwound, by a panic or because the launch has failed. It must not be
+/// suspended then: what runs are destructors, and a second unwinding on top of the first would
+/// abort the program.
+fn unwinding() -> bool {
+    std::thread::panicking()
 }
 
 fn global_fault(place: Place, address: usize, bytes: usize, refusal: memory::Refusal) -> Fault {

@@ -130,7 +130,6 @@ impl Launch<'_> {
             shared: &shared,
             index: Cell::new(Dim3::default()),
             fault: Cell::new(None),
-            stopping: Cell::new(false),
             buffer_hint: Cell::new(0),
         };
         let contexts = block::contexts(&block);

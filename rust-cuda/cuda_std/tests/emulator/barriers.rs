@@ -118,21 +118,32 @@ fn results_do_not_depend_on_the_seed() {
     }
 }
 
+/// The threads of a launch in the order in which they come to two meetings.
+fn order(config: LaunchConfig, seed: u64) -> Vec<u32> {
+    let order = std::sync::Mutex::new(Vec::new());
+    Emulator::new()
+        .with_seed(seed)
+        .with_threads(1)
+        .launch("tested", config, &Memory::new(), || {
+            order.lock().unwrap().push(thread::index_1d());
+            thread::sync_threads();
+            order.lock().unwrap().push(thread::index_1d());
+        })
+        .unwrap();
+    order.into_inner().unwrap()
+}
+
 #[test]
-fn seeds_shuffle_warps() {
-    let order = |seed| {
-        let order = std::sync::Mutex::new(Vec::new());
-        Emulator::new()
-            .with_seed(seed)
-            .with_threads(1)
-            .launch("tested", LaunchConfig::new(3, 128), &Memory::new(), || {
-                order.lock().unwrap().push(thread::index_1d());
-                thread::sync_threads();
-                order.lock().unwrap().push(thread::index_1d());
-            })
-            .unwrap();
-        order.into_inner().unwrap()
+fn seeds_shuffle_blocks_and_warps_and_lanes() {
+    let shuffled = |config: LaunchConfig, unit: u32| {
+        let orders: Vec<Vec<_>> = (0..4)
+            .map(|seed| order(config, seed).into_iter().map(|thread| thread / unit).collect())
+            .collect();
+        orders.iter().any(|order| *order != orders[0])
     };
-    assert_eq!(order(1), order(1));
-    assert_ne!(order(1), order(2));
+    assert!(shuffled(LaunchConfig::new(100, 1), 1), "blocks");
+    assert!(shuffled(LaunchConfig::new(1, 256), 32), "warps");
+    assert!(shuffled(LaunchConfig::new(1, 32), 1), "lanes");
+    let config = LaunchConfig::new(3, 128);
+    assert_eq!(order(config, 7), order(config, 7));
 }
