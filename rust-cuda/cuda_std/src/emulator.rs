@@ -14,6 +14,8 @@
 //! [`atomic`](crate::atomic) call them on their own. The first violation ends the launch with a
 //! [`Fault`] that names kernel, block and thread.
 //!
+//! [`Emulator::with_race_checks`] adds races in shared memory, at some cost in time.
+//!
 //! Not checked: accesses that go around the wrappers, accesses that miss their buffer and hit
 //! another one of the launch, data races in global memory, threads that
 //! wait for each other in a loop without a meeting (such a launch does not end), and kernels that
@@ -52,6 +54,7 @@ mod launch;
 mod memory;
 mod order;
 pub(crate) mod platform;
+mod races;
 mod shape;
 mod shared_memory;
 mod stack;

@@ -63,6 +63,7 @@ pub(super) fn contexts<'a>(block: &'a BlockContext<'a>) -> Vec<ThreadContext<'a>
     let context = |number| ThreadContext {
         block,
         index: size.place(number),
+        number: number as u32,
         lane: number as u32 % WARP,
         yielder: Cell::new(ptr::null()),
         wait: Cell::new(Wait::Block(Barrier::Plain, false)),
@@ -148,6 +149,9 @@ impl<'a> BlockRunner<'a> {
             let meeting = WarpLanes(&self.contexts[number * WARP as usize..]);
             let released = warp::meet(&meeting, in_warp_operation, returned | !lanes)
                 .map_err(|broken| self.broken(number, broken))?;
+            if released != 0 {
+                self.block.shared.order_warp(number);
+            }
             let state = &mut self.warps[number];
             state.in_warp_operation &= !released;
             state.ready = released;
@@ -208,6 +212,7 @@ impl<'a> BlockRunner<'a> {
                 _ => return Err(self.stuck()),
             }
         }
+        self.block.shared.order_block();
         let value = match barrier {
             Some(Barrier::Count) => Some(count),
             Some(Barrier::And) => Some(u64::from(count == self.contexts.len() as u64)),

@@ -7,6 +7,7 @@ use corosensei::Yielder;
 
 use super::fault::{Fault, Place, Space};
 use super::memory::{self, Access, Memory};
+use super::races::Accessor;
 use super::shape::{Dim3, LaunchConfig};
 use super::shared_memory::{self, SharedMemory};
 use super::warp::{Answer, Request};
@@ -63,6 +64,8 @@ impl BlockContext<'_> {
 pub(super) struct ThreadContext<'a> {
     pub(super) block: &'a BlockContext<'a>,
     pub(super) index: Dim3,
+    /// The thread's number in the block.
+    pub(super) number: u32,
     pub(super) lane: u32,
     /// Set by the thread itself when it starts.
     pub(super) yielder: Cell<*const Yielder<(), ()>>,
@@ -154,9 +157,11 @@ impl ThreadContext<'_> {
     }
 
     #[inline]
-    fn access_shared(&self, address: usize, bytes: usize, access: Access) {
-        if let Err(refusal) = self.block.shared.access(address, bytes, access) {
-            self.fail_with(|place| shared_fault(place, address, bytes, refusal));
+    fn access_shared(&self, address: usize, bytes: usize, access: Access, atomic: bool) {
+        let by = Accessor { thread: self.number, atomic };
+        if let Err(refusal) = self.block.shared.access(address, bytes, access, by) {
+            let size = self.block.config.block;
+            self.fail_with(|place| shared_fault(place, address, bytes, refusal, size));
         }
     }
 }
@@ -189,6 +194,7 @@ fn shared_fault(
     address: usize,
     bytes: usize,
     refusal: shared_memory::Refusal,
+    block: Dim3,
 ) -> Fault {
     let space = Space::Shared;
     match refusal {
@@ -200,6 +206,10 @@ fn shared_fault(
         }
         shared_memory::Refusal::Uninitialised { offset } => {
             Fault::UninitialisedShared { place, offset, bytes }
+        }
+        shared_memory::Refusal::Race { offset, other } => {
+            let other = block.place(u64::from(other));
+            Fault::SharedRace { place, other, offset, bytes }
         }
     }
 }
@@ -258,14 +268,15 @@ pub fn global_atomic(ptr: *const u8, bytes: usize) {
 ///
 /// The launch ends with a [`Fault`] if they are not all in one array of the block's shared memory,
 /// if `bytes` is 1, 2, 4, 8 or 16 and the address is not a multiple of it, or if no thread of the
-/// block has written one of them.
+/// block has written one of them. With [race checks](super::Emulator::with_race_checks) it also
+/// ends if another thread has written one of them and nothing orders the two.
 ///
 /// Outside a launch, the function does nothing.
 #[inline]
 pub fn shared_read(ptr: *const u8, bytes: usize) {
     current(|thread| {
         if let Some(thread) = thread {
-            thread.access_shared(ptr as usize, bytes, Access::Read);
+            thread.access_shared(ptr as usize, bytes, Access::Read, false);
         }
     });
 }
@@ -280,7 +291,7 @@ pub fn shared_read(ptr: *const u8, bytes: usize) {
 pub fn shared_write(ptr: *const u8, bytes: usize) {
     current(|thread| {
         if let Some(thread) = thread {
-            thread.access_shared(ptr as usize, bytes, Access::Write);
+            thread.access_shared(ptr as usize, bytes, Access::Write, false);
         }
     });
 }
@@ -291,7 +302,7 @@ pub(super) fn atomic_access(address: usize, bytes: usize, access: Access) {
     current(|thread| {
         let Some(thread) = thread else { return };
         if thread.block.shared.contains(address) {
-            thread.access_shared(address, bytes, access);
+            thread.access_shared(address, bytes, access, true);
         } else {
             thread.access_global(address, bytes, access);
         }

@@ -171,6 +171,22 @@ pub enum Fault {
         /// The size of the access.
         bytes: usize,
     },
+    /// Two threads of a block touch the same shared memory, one of them writes it, and no barrier
+    /// or meeting of their warp lies between.
+    #[error(
+        "{place}: {bytes} bytes of shared memory at offset {offset} race with an access by thread \
+         {other}"
+    )]
+    SharedRace {
+        /// The thread that made the later access.
+        place: Place,
+        /// The thread that made the earlier one.
+        other: Dim3,
+        /// The place in the block's shared memory, in bytes.
+        offset: usize,
+        /// The size of the later access.
+        bytes: usize,
+    },
     /// A launch that a GPU would refuse.
     #[error("kernel `{kernel}`: cannot be launched: {reason}")]
     BadLaunch {
@@ -204,6 +220,7 @@ impl Fault {
             | Self::Misaligned { place, .. }
             | Self::UninitialisedGlobal { place, .. }
             | Self::UninitialisedShared { place, .. }
+            | Self::SharedRace { place, .. }
             | Self::Panicked { place, .. } => Some(place),
             Self::BadLaunch { .. } => None,
         }

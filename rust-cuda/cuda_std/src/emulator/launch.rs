@@ -23,6 +23,7 @@ const MAX_WORKERS: usize = 16;
 pub struct Emulator {
     seed: u64,
     workers: usize,
+    race_checks: bool,
 }
 
 impl Default for Emulator {
@@ -36,7 +37,7 @@ impl Emulator {
     #[must_use]
     pub fn new() -> Self {
         let available = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self { seed: 0, workers: available.min(MAX_WORKERS) }
+        Self { seed: 0, workers: available.min(MAX_WORKERS), race_checks: false }
     }
 
     /// Sets what the order of blocks and warps depends on. A kernel whose result depends on it
@@ -50,6 +51,15 @@ impl Emulator {
     #[must_use]
     pub fn with_threads(self, threads: usize) -> Self {
         Self { workers: threads.clamp(1, MAX_WORKERS), ..self }
+    }
+
+    /// Sets whether a launch ends with [`Fault::SharedRace`] when two threads of a block touch the
+    /// same byte of shared memory, one of them writes it, and nothing orders the two: no barrier,
+    /// no fence, and no meeting of the warp that both belong to. Off at first, because it makes
+    /// every access to shared memory slower.
+    #[must_use]
+    pub fn with_race_checks(self, race_checks: bool) -> Self {
+        Self { race_checks, ..self }
     }
 
     /// Runs `kernel`, the body of one thread, for every thread of every block.
@@ -87,6 +97,7 @@ impl Emulator {
             memory,
             kernel,
             seed: self.seed,
+            race_checks: self.race_checks,
             order,
             next: AtomicU64::new(0),
             failed_at: AtomicU64::new(u64::MAX),
@@ -111,6 +122,7 @@ struct Launch<'a> {
     memory: &'a Memory<'a>,
     kernel: &'a Kernel<'a>,
     seed: u64,
+    race_checks: bool,
     order: Permutation,
     /// How many blocks have been started.
     next: AtomicU64,
@@ -122,7 +134,7 @@ struct Launch<'a> {
 impl Launch<'_> {
     /// Runs blocks until there are none left.
     fn work(&self) {
-        let shared = SharedMemory::new(self.config.dynamic_shared_bytes as usize);
+        let shared = SharedMemory::new(self.config.dynamic_shared_bytes as usize, self.race_checks);
         let block = BlockContext {
             kernel: self.name,
             config: self.config,

@@ -56,10 +56,11 @@ pub(crate) fn sync_threads_or(predicate: u32) -> u32 {
 
 pub(crate) fn device_fence() {
     fence(Ordering::SeqCst);
+    expect_current(|thread| thread.block.shared.order_block());
 }
 
 pub(crate) fn system_fence() {
-    fence(Ordering::SeqCst);
+    device_fence();
 }
 
 /// Time is no part of the emulation, and every other thread gets its turn anyway.

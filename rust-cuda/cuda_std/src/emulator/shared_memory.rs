@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use super::memory::Access;
+use super::races::{Accessor, Races};
 use super::shape::{MAX_SHARED_BYTES, MAX_STATIC_SHARED_BYTES};
 
 /// Fills memory that no thread has written: a NaN as f32 or f64, and a far-off index.
@@ -43,6 +44,8 @@ struct State {
     dynamic_bytes: usize,
     static_bytes: usize,
     arrays: Vec<Array>,
+    /// `None` if races are not looked for.
+    races: Option<Races>,
 }
 
 struct Array {
@@ -56,19 +59,26 @@ pub(super) enum Refusal {
     OutOfBounds { nearest: String },
     Misaligned { offset: usize },
     Uninitialised { offset: usize },
+    Race { offset: usize, other: u32 },
 }
 
 impl SharedMemory {
     /// Memory with `dynamic_bytes` of dynamic shared memory, and room for static arrays.
-    pub(super) fn new(dynamic_bytes: usize) -> Self {
+    pub(super) fn new(dynamic_bytes: usize, race_checks: bool) -> Self {
         // The limits are on what the arrays themselves take. Gaps and alignment come on top, so
         // there is room for twice the static limit; arrays that still do not fit are refused.
         let room = dynamic_bytes.next_multiple_of(ALIGNMENT) + GAP + 2 * MAX_STATIC_SHARED_BYTES;
         let lines = vec![Line { _bytes: [POISON; 256] }; room.div_ceil(256)].into_boxed_slice();
         let mut bytes = vec![Byte::Outside; lines.len() * 256];
         bytes[..dynamic_bytes].fill(Byte::Unwritten);
-        let state =
-            State { bytes, end: dynamic_bytes, dynamic_bytes, static_bytes: 0, arrays: Vec::new() };
+        let state = State {
+            bytes,
+            end: dynamic_bytes,
+            dynamic_bytes,
+            static_bytes: 0,
+            arrays: Vec::new(),
+            races: race_checks.then(Races::new),
+        };
         Self { lines: Box::into_raw(lines), state: RefCell::new(state) }
     }
 
@@ -81,8 +91,19 @@ impl SharedMemory {
                 *byte = Byte::Unwritten;
             }
         }
+        state.races.iter_mut().for_each(Races::order_block);
         // SAFETY: `end` lies in the allocation, and between blocks no thread of the kernel runs.
         unsafe { self.dynamic().write_bytes(POISON, end) }
+    }
+
+    /// Notes that all threads are at a barrier, or one at a fence.
+    pub(super) fn order_block(&self) {
+        self.state.borrow_mut().races.iter_mut().for_each(Races::order_block);
+    }
+
+    /// Notes that lanes of a warp have met.
+    pub(super) fn order_warp(&self, warp: usize) {
+        self.state.borrow_mut().races.iter_mut().for_each(|races| races.order_warp(warp));
     }
 
     pub(super) fn dynamic(&self) -> *mut u8 {
@@ -116,6 +137,7 @@ impl SharedMemory {
         address: usize,
         bytes: usize,
         access: Access,
+        by: Accessor,
     ) -> Result<(), Refusal> {
         let mut state = self.state.borrow_mut();
         let offset = address.wrapping_sub(self.dynamic() as usize);
@@ -136,7 +158,8 @@ impl SharedMemory {
         if access != Access::Read {
             touched.fill(Byte::Written);
         }
-        Ok(())
+        let race = state.races.as_mut().and_then(|races| races.access(offset..end, access, by));
+        race.map_or(Ok(()), |other| Err(Refusal::Race { offset, other }))
     }
 }
 
@@ -187,50 +210,52 @@ impl State {
 mod tests {
     use super::*;
 
+    const BY: Accessor = Accessor { thread: 0, atomic: false };
+
     #[test]
     fn arrays_are_apart_aligned_and_found_again() {
-        let shared = SharedMemory::new(100);
+        let shared = SharedMemory::new(100, false);
         let first = shared.array(1, 64, 4).unwrap();
         let second = shared.array(2, 64, 64).unwrap();
         assert_eq!(shared.array(1, 64, 4).unwrap(), first);
         assert_eq!(second as usize % 64, 0);
         assert!(first as usize >= shared.dynamic() as usize + 100 + GAP);
         assert!(second as usize >= first as usize + 64 + GAP);
-        let over_the_end = shared.access(first as usize + 60, 8, Access::Write);
+        let over_the_end = shared.access(first as usize + 60, 8, Access::Write, BY);
         assert!(matches!(over_the_end, Err(Refusal::OutOfBounds { .. })));
         let dynamic_end = shared.dynamic() as usize + 100;
-        assert_eq!(shared.access(dynamic_end - 4, 4, Access::Write), Ok(()));
-        let over_the_end = shared.access(dynamic_end, 4, Access::Write);
+        assert_eq!(shared.access(dynamic_end - 4, 4, Access::Write, BY), Ok(()));
+        let over_the_end = shared.access(dynamic_end, 4, Access::Write, BY);
         assert!(matches!(over_the_end, Err(Refusal::OutOfBounds { .. })));
         for address in [0, usize::MAX] {
-            let outside = shared.access(address, 4, Access::Read);
+            let outside = shared.access(address, 4, Access::Read, BY);
             assert!(matches!(outside, Err(Refusal::OutOfBounds { .. })));
         }
     }
 
     #[test]
     fn writes_are_forgotten_between_blocks() {
-        let shared = SharedMemory::new(16);
+        let shared = SharedMemory::new(16, false);
         let address = shared.dynamic() as usize;
         let unwritten = Err(Refusal::Uninitialised { offset: 0 });
-        assert_eq!(shared.access(address, 4, Access::Read), unwritten);
-        assert_eq!(shared.access(address, 4, Access::Write), Ok(()));
-        assert_eq!(shared.access(address, 4, Access::Read), Ok(()));
-        assert_eq!(shared.access(address, 4, Access::ReadWrite), Ok(()));
+        assert_eq!(shared.access(address, 4, Access::Read, BY), unwritten);
+        assert_eq!(shared.access(address, 4, Access::Write, BY), Ok(()));
+        assert_eq!(shared.access(address, 4, Access::Read, BY), Ok(()));
+        assert_eq!(shared.access(address, 4, Access::ReadWrite, BY), Ok(()));
         assert_eq!(
-            shared.access(address + 2, 4, Access::Read),
+            shared.access(address + 2, 4, Access::Read, BY),
             Err(Refusal::Misaligned { offset: 2 })
         );
         shared.begin_block();
-        assert_eq!(shared.access(address, 4, Access::Read), unwritten);
+        assert_eq!(shared.access(address, 4, Access::Read, BY), unwritten);
     }
 
     #[test]
     fn more_than_the_gpu_has_is_refused() {
-        let shared = SharedMemory::new(200 * 1024);
+        let shared = SharedMemory::new(200 * 1024, false);
         assert!(shared.array(1, 20 * 1024, 4).is_ok());
         assert!(shared.array(2, 20 * 1024, 4).unwrap_err().contains("245760 bytes"));
-        let shared = SharedMemory::new(0);
+        let shared = SharedMemory::new(0, false);
         assert!(shared.array(1, 49 * 1024, 4).unwrap_err().contains("at most 49152"));
         assert!(shared.array(1, usize::MAX, 4).is_err());
     }

@@ -3,6 +3,7 @@
 mod barriers;
 mod faults;
 mod memories;
+mod races;
 mod shapes;
 mod warps;
 
