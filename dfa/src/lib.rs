@@ -1,0 +1,20 @@
+//! What the `dfa` command is made of.
+//!
+//! [`commands`] has the subcommands. The rest is what they share: the sizes that models use ([`workloads`]), camera rigs and
+//! the inputs made from them ([`rig`], [`scenario`]), random cases and files of vectors ([`cases`], [`vectors`]), the
+//! backends ([`engines`]), and comparing their results ([`compare`]).
+
+pub mod cases;
+pub mod commands;
+pub mod compare;
+pub mod data;
+pub mod engines;
+pub mod judge;
+pub mod output;
+pub mod picture;
+pub mod rig;
+pub mod scenario;
+pub mod system;
+pub mod timing;
+pub mod vectors;
+pub mod workloads;

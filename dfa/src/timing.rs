@@ -1,0 +1,168 @@
+//! Running an engine again and again, and what a run takes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use deformable_aggregation::{BorderRule, DeformableAggregation, Element, Gradients};
+use ndarray::Array3;
+use serde::Serialize;
+
+use crate::data::{Data, Results};
+use crate::engines::Engine;
+
+/// A pass through the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Inputs to output.
+    Forward,
+    /// Output gradient to the three input gradients.
+    Backward,
+}
+
+impl Direction {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Backward => "backward",
+        }
+    }
+}
+
+/// An engine with the data it runs on in place.
+pub trait Runner<T: Element> {
+    /// Runs once and tells how long it took.
+    ///
+    /// # Errors
+    ///
+    /// What the backend reports.
+    fn run(&mut self, direction: Direction) -> Result<Duration>;
+
+    /// What the last runs computed.
+    ///
+    /// # Errors
+    ///
+    /// If a direction has not been run, or what the backend reports.
+    fn results(&mut self) -> Result<Results<T>>;
+}
+
+/// An engine with the data it is to run on.
+///
+/// # Errors
+///
+/// What the backend reports.
+pub fn runner<'a, T: Element>(
+    engine: &Engine,
+    data: &'a Data<T>,
+    rule: BorderRule,
+) -> Result<Box<dyn Runner<T> + 'a>> {
+    let operator = engine.operator(data, rule);
+    Ok(Box::new(HostRunner { operator, data, output: None, gradients: None }))
+}
+
+/// A backend on host memory, timed by the clock. A run includes what a user of the library pays for: checks of the sizes,
+/// and memory for the results.
+struct HostRunner<'a, T: Element> {
+    operator: DeformableAggregation,
+    data: &'a Data<T>,
+    output: Option<Array3<T>>,
+    gradients: Option<Gradients<T>>,
+}
+
+impl<T: Element> Runner<T> for HostRunner<'_, T> {
+    fn run(&mut self, direction: Direction) -> Result<Duration> {
+        let inputs = self.data.inputs();
+        let start;
+        match direction {
+            Direction::Forward => {
+                self.output = None;
+                start = Instant::now();
+                self.output = Some(self.operator.forward(inputs)?);
+            }
+            Direction::Backward => {
+                self.gradients = None;
+                start = Instant::now();
+                let grad_output = self.data.grad_output.view();
+                self.gradients = Some(self.operator.backward(inputs, grad_output)?);
+            }
+        }
+        Ok(start.elapsed())
+    }
+
+    fn results(&mut self) -> Result<Results<T>> {
+        Ok(Results {
+            output: self.output.take().context("forward has not been run")?,
+            gradients: self.gradients.take().context("backward has not been run")?,
+        })
+    }
+}
+
+/// How often to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Runs before the measured ones.
+    pub warm_up: usize,
+    /// Most measured runs.
+    pub runs: usize,
+    /// No further run starts after this time, except for the first three.
+    pub time: Duration,
+}
+
+/// Times of the measured runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// The middle one.
+    pub median: Duration,
+    /// The shortest.
+    pub min: Duration,
+    /// The longest.
+    pub max: Duration,
+    /// How many.
+    pub runs: usize,
+}
+
+/// Measures a direction.
+///
+/// # Errors
+///
+/// What the backend reports.
+pub fn measure<T: Element>(
+    runner: &mut dyn Runner<T>,
+    direction: Direction,
+    limits: Limits,
+) -> Result<Timing> {
+    for _ in 0..limits.warm_up {
+        runner.run(direction)?;
+    }
+    let start = Instant::now();
+    let mut times = Vec::with_capacity(limits.runs);
+    while times.len() < limits.runs.max(1) && (times.len() < 3 || start.elapsed() < limits.time) {
+        times.push(runner.run(direction)?);
+    }
+    Ok(summary(times))
+}
+
+fn summary(mut times: Vec<Duration>) -> Timing {
+    times.sort();
+    let runs = times.len();
+    let median = (times[(runs - 1) / 2] + times[runs / 2]) / 2;
+    Timing { median, min: times[0], max: times[runs - 1], runs }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        let times = |values: &[u64]| values.iter().copied().map(Duration::from_millis).collect();
+        let odd = summary(times(&[9, 1, 4]));
+        assert_eq!((odd.median, odd.min, odd.max), {
+            let [median, min, max] = [4, 1, 9].map(Duration::from_millis);
+            (median, min, max)
+        });
+        assert_eq!(summary(times(&[1, 4, 2, 9])).median, Duration::from_millis(3));
+    }
+}

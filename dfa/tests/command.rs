@@ -1,0 +1,187 @@
+//! The command as a user meets it: exit codes, help, JSON, files that are wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use ndarray::{Array3, Array5, Array6, array};
+use ndarray_npy::NpzWriter;
+use serde_json::Value;
+
+fn dfa(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dfa"));
+    command.args(arguments);
+    command
+}
+
+fn stdout(command: &mut Command) -> String {
+    String::from_utf8(command.output().expect("runs").stdout).expect("valid text")
+}
+
+fn json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&stdout(&mut dfa(arguments))).expect("valid JSON")
+}
+
+/// Writes the case of one 2 x 2 map and one point in its middle, with the output a file claims for it.
+fn tiny_case(folder: &Path, name: &str, claimed_output: f64) -> PathBuf {
+    let path = folder.join(name);
+    let mut file = NpzWriter::new(fs::File::create(&path).expect("created"));
+    let quarter = Array3::from_elem((1, 4, 1), 0.25_f64);
+    let slopes = array![[[[[5.0_f64, 9.0]]]]].into_shape_with_order((1, 1, 1, 1, 2)).expect("two");
+    file.add_array("feat", &array![[[1.0_f32], [2.0], [4.0], [8.0]]]).expect("written");
+    file.add_array("spatial_shape", &array![[[2_i64, 2]]]).expect("written");
+    file.add_array("scale_start_index", &array![[0_i64]]).expect("written");
+    file.add_array("loc", &Array5::from_elem((1, 1, 1, 1, 2), 0.5_f32)).expect("written");
+    file.add_array("weights", &Array6::from_elem((1, 1, 1, 1, 1, 1), 1.0_f32)).expect("written");
+    file.add_array("grad_out", &Array3::from_elem((1, 1, 1), 1.0_f32)).expect("written");
+    file.add_array("op.out", &Array3::from_elem((1, 1, 1), claimed_output)).expect("written");
+    file.add_array("op.grad_feat", &quarter).expect("written");
+    file.add_array("op.grad_loc", &slopes).expect("written");
+    file.add_array("op.grad_weights", &Array6::from_elem((1, 1, 1, 1, 1, 1), 3.75_f64))
+        .expect("written");
+    file.finish().expect("written");
+    path
+}
+
+#[test]
+fn every_subcommand_has_help_with_examples() {
+    for name in ["info", "demo", "verify", "bench"] {
+        let mut command = dfa(&[name, "--help"]);
+        command.assert().code(0);
+        let help = stdout(&mut command);
+        assert!(help.contains("Examples:") && help.contains(&format!("dfa {name}")), "{help}");
+    }
+    let help = stdout(&mut dfa(&["--help"]));
+    assert!(help.contains("Exit codes"), "{help}");
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for arguments in [
+        &["verify", "--dtype", "fp8"][..],
+        &["verify", "--rule", "nearest"],
+        &["verify", "--cases", "0"],
+        &["bench", "--workload", "W3"],
+        &["demo", "--backend", "tpu"],
+        &["paint"],
+        &[],
+    ] {
+        dfa(arguments).assert().code(2);
+    }
+}
+
+#[test]
+fn info_lists_all_four_backends() {
+    let report = json(&["info", "--json"]);
+    let names: Vec<_> = report["backends"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|backend| backend["name"].as_str().expect("a name").to_owned())
+        .collect();
+    assert_eq!(names, ["reference", "cpu", "emulator", "cuda"]);
+    for backend in report["backends"].as_array().expect("a list") {
+        assert!(!backend["description"].as_str().expect("text").is_empty());
+    }
+    dfa(&["info"]).assert().code(0);
+}
+
+#[test]
+fn output_has_no_colours_where_none_are_wanted() {
+    let plain = stdout(dfa(&["info"]).env("NO_COLOR", "1"));
+    assert!(!plain.contains('\u{1b}'));
+    let piped = stdout(&mut dfa(&["info"]));
+    assert!(!piped.contains('\u{1b}'));
+}
+
+#[test]
+fn verify_passes_random_cases() {
+    let arguments = ["verify", "--cases", "3", "--backend", "reference,cpu", "--json"];
+    dfa(&arguments).assert().code(0);
+    let report = json(&arguments);
+    assert_eq!(report["passed"], true);
+    // 3 cases, 2 backends, 4 types, 2 rules, 4 quantities.
+    assert_eq!(report["checks"].as_array().expect("a list").len(), 3 * 2 * 4 * 2 * 4);
+}
+
+#[test]
+fn verify_takes_a_right_file_and_catches_a_planted_error() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let right = tiny_case(folder.path(), "right.npz", 3.75);
+    let wrong = tiny_case(folder.path(), "wrong.npz", 3.7501);
+    let nan = tiny_case(folder.path(), "nan.npz", f64::NAN);
+    let verify = |path: &Path| {
+        let path = path.to_str().expect("valid text");
+        let arguments = [
+            "verify",
+            "--backend",
+            "reference,cpu",
+            "--dtype",
+            "fp32",
+            "--json",
+            "--vectors",
+            path,
+        ];
+        let code = dfa(&arguments).output().expect("runs").status.code();
+        (code, json(&arguments)["failed"].as_u64())
+    };
+    assert_eq!(verify(&right), (Some(0), Some(0)));
+    assert_eq!(verify(&wrong), (Some(1), Some(2)), "the output on both backends");
+    assert_eq!(verify(&nan), (Some(1), Some(2)));
+}
+
+#[test]
+fn verify_refuses_files_that_it_cannot_read() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("valid text").to_owned();
+    fs::write(path("text.npz"), "not an archive").expect("written");
+    let whole = fs::read(tiny_case(folder.path(), "whole.npz", 3.75)).expect("read");
+    fs::write(path("cut.npz"), &whole[..whole.len() / 2]).expect("written");
+    for name in ["text.npz", "cut.npz", "missing.npz"] {
+        let output = dfa(&["verify", "--vectors", &path(name)]).output().expect("runs");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {message}");
+        assert!(message.contains(name), "{message}");
+    }
+}
+
+#[test]
+fn kinds_that_are_not_implemented_fail() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("block.npz");
+    let mut file = NpzWriter::new(fs::File::create(&path).expect("created"));
+    file.add_array("projection_mat", &array![1.0_f32]).expect("written");
+    file.finish().expect("written");
+    let mut command = dfa(&["verify", "--vectors", path.to_str().expect("valid text")]);
+    command.assert().code(1);
+    assert!(stdout(&mut command).contains("not implemented"));
+}
+
+#[test]
+fn demo_writes_a_picture_and_agrees() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("demo.png");
+    let path = path.to_str().expect("valid text");
+    dfa(&["demo", "--backend", "cpu", "--picture", path]).assert().code(0);
+    let picture = image::open(path).expect("a picture");
+    assert!(picture.width() > 1_000 && picture.height() > 1_000);
+    dfa(&["demo", "--backend", "cpu", "--picture", "/no/such/folder/demo.png"]).assert().code(2);
+}
+
+#[test]
+fn bench_reports_in_json_and_saves_inputs_that_verify_reads() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("w1.npz");
+    let path = path.to_str().expect("valid text");
+    let arguments =
+        ["bench", "--backend", "cpu", "--runs", "1", "--direction", "forward", "--json"];
+    let report = json(&[&arguments[..], &["--save-inputs", path]].concat());
+    assert_eq!(report["passed"], true);
+    let row = &report["results"][0];
+    assert_eq!((&row["workload"], &row["direction"]), (&"W1".into(), &"forward".into()));
+    assert!(row["over_floor"].as_f64().expect("a number") > 0.0);
+    assert_eq!(report["command"][1], "bench");
+    let verify =
+        ["verify", "--backend", "cpu", "--dtype", "fp32", "--rule", "op", "--vectors", path];
+    dfa(&verify).assert().code(0);
+}
