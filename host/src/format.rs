@@ -162,7 +162,7 @@ fn layout_of<T: Element>(groups: &[Vec<ArrayView5<'_, T>>]) -> Result<FeatureLay
         .first()
         .ok_or(Error::Empty { argument: "groups[0]", expected: "at least one level" })?;
     let (batch, _, channels, _, _) = first_map.dim();
-    let mut shapes_per_camera = Vec::new();
+    let mut layout = FeatureLayout::empty(first.len());
     for (index, maps) in groups.iter().enumerate() {
         if maps.len() != first.len() {
             return Err(Error::Uneven {
@@ -197,7 +197,7 @@ fn layout_of<T: Element>(groups: &[Vec<ArrayView5<'_, T>>]) -> Result<FeatureLay
             }
             shapes.push(LevelShape { height, width });
         }
-        shapes_per_camera.extend(std::iter::repeat_n(shapes, cameras));
+        layout.push_cameras(cameras, &shapes)?;
     }
-    FeatureLayout::packed(&shapes_per_camera)
+    Ok(layout)
 }

@@ -3,6 +3,7 @@
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 
 use crate::error::{Error, Result};
+use crate::memory::reserve;
 
 /// Size of one feature map in pixels.
 ///
@@ -99,8 +100,9 @@ impl FeatureLayout {
             });
         }
         check_axis(num_feat)?;
-        let mut shapes = Vec::with_capacity(cameras * levels);
-        let mut starts = Vec::with_capacity(cameras * levels);
+        let (mut shapes, mut starts) = (Vec::new(), Vec::new());
+        reserve("map sizes", &mut shapes, scale_start_index.len())?;
+        reserve("map starts", &mut starts, scale_start_index.len())?;
         for ((camera, level), &start) in scale_start_index.indexed_iter() {
             let size = (spatial_shapes[[camera, level, 0]], spatial_shapes[[camera, level, 1]]);
             let shape = level_shape("spatial_shapes", camera, level, size)?;
@@ -135,8 +137,7 @@ impl FeatureLayout {
     /// ```
     pub fn packed(shapes_per_camera: &[Vec<LevelShape>]) -> Result<Self> {
         let levels = shapes_per_camera.first().map_or(0, Vec::len);
-        let mut layout =
-            Self { cameras: 0, levels, num_feat: 0, shapes: Vec::new(), starts: Vec::new() };
+        let mut layout = Self::empty(levels);
         for (index, shapes) in shapes_per_camera.iter().enumerate() {
             if shapes.len() != levels {
                 return Err(Error::Uneven {
@@ -147,7 +148,7 @@ impl FeatureLayout {
                     actual: shapes.len(),
                 });
             }
-            layout.push_camera(shapes)?;
+            layout.push_cameras(1, shapes)?;
         }
         Ok(layout)
     }
@@ -158,26 +159,35 @@ impl FeatureLayout {
     ///
     /// [`Error::LevelSize`] for an empty map, [`Error::TooLarge`] if the axis does not fit the address space.
     pub fn uniform(cameras: usize, levels: &[LevelShape]) -> Result<Self> {
-        let mut layout = Self {
-            cameras: 0,
-            levels: levels.len(),
-            num_feat: 0,
-            shapes: Vec::new(),
-            starts: Vec::new(),
-        };
-        if levels.is_empty() {
-            layout.cameras = cameras;
-        }
-        while layout.cameras < cameras {
-            layout.push_camera(levels)?;
-        }
+        let mut layout = Self::empty(levels.len());
+        layout.push_cameras(cameras, levels)?;
         Ok(layout)
     }
 
-    fn push_camera(&mut self, shapes: &[LevelShape]) -> Result<()> {
-        for (level, &LevelShape { height, width }) in shapes.iter().enumerate() {
+    /// No camera yet.
+    pub(crate) fn empty(levels: usize) -> Self {
+        Self { cameras: 0, levels, num_feat: 0, shapes: Vec::new(), starts: Vec::new() }
+    }
+
+    /// Appends `count` cameras with the same maps, one for each level of the layout, without gaps.
+    pub(crate) fn push_cameras(&mut self, count: usize, maps: &[LevelShape]) -> Result<()> {
+        debug_assert_eq!(maps.len(), self.levels);
+        let additional = count.saturating_mul(maps.len());
+        reserve("map sizes", &mut self.shapes, additional)?;
+        reserve("map starts", &mut self.starts, additional)?;
+        if !maps.is_empty() {
+            for camera in self.cameras..self.cameras + count {
+                self.push_camera(camera, maps)?;
+            }
+        }
+        self.cameras += count;
+        Ok(())
+    }
+
+    fn push_camera(&mut self, camera: usize, maps: &[LevelShape]) -> Result<()> {
+        for (level, &LevelShape { height, width }) in maps.iter().enumerate() {
             let size = (saturating_i64(height), saturating_i64(width));
-            let shape = level_shape("levels", self.cameras, level, size)?;
+            let shape = level_shape("levels", camera, level, size)?;
             let end = self.num_feat.checked_add(pixels("levels", shape)?);
             let end = end.ok_or_else(|| Error::TooLarge {
                 argument: "feature axis",
@@ -189,7 +199,6 @@ impl FeatureLayout {
             self.starts.push(self.num_feat);
             self.num_feat = end;
         }
-        self.cameras += 1;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Host memory that reports when there is none.
 
 use bytemuck::Zeroable;
-use ndarray::{Array, Dimension, ShapeBuilder};
+use ndarray::{Array, Dimension, IntoDimension};
 
 use crate::error::{Error, Result};
 
@@ -15,12 +15,36 @@ pub(crate) fn zeros<A: Zeroable>(purpose: &'static str, len: usize) -> Result<Ve
     bytemuck::allocation::try_zeroed_vec(len).map_err(|()| failed())
 }
 
-/// An array of zeros with dimensions out of an `AggregationShape`.
+/// An array of zeros.
 pub(crate) fn zero_array<A: Zeroable, D: Dimension>(
     purpose: &'static str,
-    dimensions: impl ShapeBuilder<Dim = D>,
+    dimensions: impl IntoDimension<Dim = D>,
 ) -> Result<Array<A, D>> {
-    let shape = dimensions.into_shape_with_order();
-    let values = zeros(purpose, shape.size())?;
-    Ok(Array::from_shape_vec(shape, values).expect("the vector is made for this shape"))
+    let dimensions = dimensions.into_dimension();
+    // Axes of length zero do not excuse the others: an array has strides for them.
+    let size = dimensions.slice().iter().try_fold(1, |size: usize, &axis| {
+        size.checked_mul(axis.max(1)).filter(|&size| isize::try_from(size).is_ok())
+    });
+    if size.is_none() {
+        return Err(Error::TooLarge {
+            argument: purpose,
+            dimensions: dimensions.slice().to_vec(),
+            element_bytes: size_of::<A>(),
+        });
+    }
+    let values = zeros(purpose, dimensions.size())?;
+    Ok(Array::from_shape_vec(dimensions, values).expect("the vector is made for these dimensions"))
+}
+
+/// Room for `additional` more elements.
+pub(crate) fn reserve<A>(
+    purpose: &'static str,
+    vector: &mut Vec<A>,
+    additional: usize,
+) -> Result<()> {
+    vector.try_reserve(additional).map_err(|_| Error::OutOfMemory {
+        purpose,
+        place: "host",
+        bytes: additional.saturating_mul(size_of::<A>()),
+    })
 }

@@ -36,6 +36,7 @@ use crate::{cpu, reference};
 /// let copy = inputs;
 /// assert_eq!(copy.weights.dim(), inputs.weights.dim());
 /// ```
+#[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a, T: Element> {
     /// Packed feature maps, (batch, num_feat, embed_dims).
     pub feature_maps: ArrayView3<'a, T>,
@@ -44,15 +45,6 @@ pub struct Inputs<'a, T: Element> {
     /// Attention weights, (batch, anchors, points, cameras, levels, groups).
     pub weights: ArrayView6<'a, T>,
 }
-
-// By hand: a derive would ask for `T::Location: Copy` in the bounds of every user.
-impl<T: Element> Clone for Inputs<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T: Element> Copy for Inputs<'_, T> {}
 
 /// The gradients of a scalar with respect to the three [`Inputs`], each of the dimensions of its input. See
 /// [`DeformableAggregation`] for an example.
@@ -255,6 +247,7 @@ impl DeformableAggregation {
 /// [`DeformableAggregation`] for an example.
 ///
 /// The inputs are borrowed, so the compiler sees to it that they do not change in between.
+#[derive(Clone, Debug)]
 pub struct SavedContext<'a, T: Element> {
     operator: DeformableAggregation,
     inputs: Contiguous<'a, T>,
@@ -317,6 +310,7 @@ pub fn deformable_aggregation_function<T: Element>(
 }
 
 /// The inputs in row-major order, borrowed if they lay so.
+#[derive(Clone, Debug)]
 pub(crate) struct Contiguous<'a, T: Element> {
     feature_maps: CowArray<'a, T, Ix3>,
     sampling_locations: CowArray<'a, T::Location, Ix5>,

@@ -1,8 +1,10 @@
-//! What only the CPU backend promises: results that do not depend on the number of threads.
+//! What only the CPU backend promises, results that do not depend on the number of threads, and what only it can do in a
+//! test's time: a full-size problem.
 
 use deformable_aggregation::{Backend, BorderRule, Element};
 use deformable_aggregation_tests::{Case, Sizes};
 use half::{bf16, f16};
+use ndarray::{Array, Dimension};
 
 /// Many samples on few rows, so that tasks would meet if they shared any.
 fn crowded() -> Case<f64> {
@@ -39,4 +41,41 @@ fn results_do_not_depend_on_the_number_of_threads() {
     repeats::<f32>();
     repeats::<f16>();
     repeats::<bf16>();
+}
+
+/// Sparse4D v3 at inference: the adjoint identity, at full size.
+#[test]
+fn full_size_backward_is_the_adjoint_of_forward() {
+    let sizes = Sizes {
+        batch: 1,
+        anchors: 900,
+        points: 13,
+        cameras: 6,
+        levels: vec![(64, 176), (32, 88), (16, 44), (8, 22)],
+        groups: 8,
+        channels_per_group: 32,
+    };
+    let mut case = Case::random(sizes.shape(), 1).cast::<f32>();
+    // Every point is seen by one camera.
+    for ((_, _, point, camera, _), location) in case.sampling_locations.indexed_iter_mut() {
+        if point % 6 != camera {
+            *location = -1.0;
+        }
+    }
+    // Without signs nothing cancels, so the sums are as large as their terms and the bound is tight.
+    for array in [&mut case.feature_maps, &mut case.grad_output] {
+        array.mapv_inplace(f32::abs);
+    }
+    case.weights.mapv_inplace(f32::abs);
+    let (output, gradients) = case.run(&Backend::Cpu, BorderRule::Operator);
+    let left = dot(&output, &case.grad_output);
+    let features = dot(&case.feature_maps, &gradients.feature_maps);
+    let weights = dot(&case.weights, &gradients.weights);
+    let bound = f64::from(f32::EPSILON) * left;
+    assert!((left - features).abs() < bound, "{left} {features} {bound}");
+    assert!((left - weights).abs() < bound, "{left} {weights} {bound}");
+}
+
+fn dot<D: Dimension>(a: &Array<f32, D>, b: &Array<f32, D>) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }

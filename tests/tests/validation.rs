@@ -282,6 +282,42 @@ fn results_that_do_not_fit_the_memory() {
 }
 
 #[test]
+fn layouts_that_do_not_fit_the_memory() {
+    let cameras = 1 << 60;
+    assert!(matches!(
+        FeatureLayout::uniform(cameras, &[level(1, 1)]),
+        Err(Error::OutOfMemory { .. })
+    ));
+    let shapes = array![[[1, 1]]];
+    let starts = array![[0]];
+    assert!(matches!(
+        FeatureLayout::new(
+            shapes.broadcast((cameras, 1, 2)).expect("one axis of 1"),
+            starts.broadcast((cameras, 1)).expect("one axis of 1"),
+            1,
+        ),
+        Err(Error::OutOfMemory { .. })
+    ));
+    let no_batch = Array5::<f32>::zeros((0, cameras, 1, 1, 1));
+    assert!(matches!(
+        feature_maps_format(&[vec![no_batch.view()]]),
+        Err(Error::OutOfMemory { .. })
+    ));
+    // Every camera reads all 2^20 pixels; together they are more than can be addressed.
+    let cameras = 1 << 10;
+    let shapes = array![[[1 << 10, 1 << 10]]];
+    let layout = FeatureLayout::new(
+        shapes.broadcast((cameras, 1, 2)).expect("one axis of 1"),
+        starts.broadcast((cameras, 1)).expect("one axis of 1"),
+        1 << 20,
+    )
+    .expect("one map for all");
+    let pixel = Array3::<f32>::zeros((1, 1, 1));
+    let packed = pixel.broadcast((1, 1 << 20, 1 << 40)).expect("axes of 1");
+    assert!(matches!(feature_maps_unformat(packed, &layout), Err(Error::TooLarge { .. })));
+}
+
+#[test]
 fn names_that_are_not_known() {
     let text = |error: Error| error.to_string();
     assert_eq!(
