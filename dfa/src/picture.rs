@@ -3,6 +3,7 @@
 //! Everything is drawn at twice its size and scaled down, which smooths lines and dots alike. Fonts are
 //! part of the program, so that the picture is the same on every machine.
 
+use std::ops::Range;
 use std::sync::Once;
 
 use anyhow::{Result, anyhow};
@@ -42,10 +43,13 @@ const GAP: i32 = 12;
 const HEADER: i32 = 84;
 const LABEL: i32 = 34;
 const VIEW_WIDTH: i32 = (WIDTH - 2 * MARGIN - 2 * GAP) / 3;
-const BIRD: i32 = 700;
+const BIRD: i32 = 640;
 
 /// Height of the ground below the cameras, in metres.
 const GROUND: f64 = -1.84;
+
+/// Depths in metres at which boxes are outlined: nearer ones fill the image, farther ones are a few pixels high.
+const OUTLINED: Range<f64> = 8.0..38.0;
 
 const BACKGROUND: RGBColor = RGBColor(15, 19, 27);
 const CARD: RGBColor = RGBColor(24, 30, 41);
@@ -215,6 +219,15 @@ fn camera_name(camera: &Camera) -> String {
     name.to_owned()
 }
 
+/// An angle, positive to the left; straight ahead and straight back have no side.
+fn degrees(angle: f64) -> String {
+    if angle == 0.0 || angle == 180.0 {
+        format!("{angle:.0}°")
+    } else {
+        format!("{}{:.0}°", if angle < 0.0 { "−" } else { "+" }, angle.abs())
+    }
+}
+
 /// One camera: the synthetic image, the boxes' outlines, the key points, and a label below.
 fn camera_view(
     view: &mut RgbImage,
@@ -233,7 +246,7 @@ fn camera_view(
     draw_on(view, |canvas| {
         canvas.fill(&CARD)?;
         let top = height + LABEL / 2;
-        let name = format!("{}  {:+.0}°", camera_name(camera), camera.yaw_degrees);
+        let name = format!("{}  {}", camera_name(camera), degrees(camera.yaw_degrees));
         text(canvas, &name, (12, top), 17, INK, HPos::Left, FontStyle::Bold)?;
         let points: usize = scene.key_points.iter().map(Vec::len).sum();
         let seen = counts.per_camera[index];
@@ -276,11 +289,11 @@ fn paint_world(image: &mut RgbImage, camera: &Camera) {
     });
 }
 
-const HAZE: [f64; 3] = [92.0, 108.0, 132.0];
+const HAZE: [f64; 3] = [104.0, 116.0, 138.0];
 
 /// Colour of the sky, 0 at the horizon and 1 at the top of the image.
 fn sky(elevation: f64) -> [f64; 3] {
-    mix(HAZE, [30.0, 42.0, 66.0], elevation.max(0.0).powf(0.7))
+    mix(HAZE, [36.0, 50.0, 82.0], elevation.max(0.0).powf(0.6))
 }
 
 /// Colour of the ground at a place; `across` and `along` are the metres one pixel covers there.
@@ -293,44 +306,75 @@ fn ground(place: [f64; 2], across: f64, along: f64, depth: f64) -> [f64; 3] {
         (1.0 - ((distance - width / 2.0) / spread).clamp(0.0, 1.0)) * cover
     };
     let range = place[0].hypot(place[1]);
-    let grid = line(place[0], 10.0, 0.12).max(line(place[1], 10.0, 0.12));
+    let grid = line(place[0], 10.0, 0.14).max(line(place[1], 10.0, 0.14));
     let fine = line(place[0], 2.0, 0.04).max(line(place[1], 2.0, 0.04));
     let rim = if (range - RADIUS).abs() < RADIUS / 2.0 { line(range, RADIUS, 0.2) } else { 0.0 };
-    let mut colour = mix([38.0, 44.0, 54.0], [62.0, 71.0, 86.0], 0.6 * fine);
-    colour = mix(colour, [104.0, 122.0, 148.0], 0.7 * grid);
+    let mut colour = mix([40.0, 45.0, 53.0], [74.0, 84.0, 100.0], 0.8 * fine);
+    colour = mix(colour, [140.0, 158.0, 188.0], 0.85 * grid);
     colour = mix(colour, [150.0, 170.0, 205.0], 0.8 * rim);
-    mix(HAZE, colour, (-depth / 90.0).exp())
+    mix(HAZE, colour, (-depth / 60.0).exp())
 }
 
-/// Outlines of the boxes, far ones first.
+/// Boxes as dark glass with bright edges, far ones first.
 fn outlines(canvas: &Canvas<'_>, scene: &Scene, camera: &Camera) -> Result<()> {
     let mut boxes: Vec<(f64, &Anchor)> = scene
         .anchors
         .iter()
         .map(|anchor| (camera.project(anchor.centre).depth, anchor))
-        .filter(|(depth, _)| *depth > 1.0)
+        .filter(|(depth, _)| OUTLINED.contains(depth))
         .collect();
     boxes.sort_by(|a, b| b.0.total_cmp(&a.0));
     for (depth, anchor) in boxes {
         let corners = anchor.corners().map(|corner| camera.project(corner));
-        // An edge from far outside the image, or from behind the camera, would only cross it as clutter.
-        if corners.iter().any(|c| c.depth < 0.5 || !(-1.0..2.0).contains(&c.x)) {
+        // Boxes that are cut by the side of the image would cross it as clutter.
+        if corners.iter().any(|corner| corner.depth < 0.5 || !(-0.2..1.2).contains(&corner.x)) {
             continue;
         }
-        let near = 1.0 - (depth / RADIUS).min(1.0);
+        let corners = corners.map(|corner| at(canvas, corner.x, corner.y));
+        let near = 1.0 - depth / OUTLINED.end;
+        canvas.draw(&Polygon::new(hull(corners), BACKGROUND.mix(0.10 + 0.35 * near)))?;
         let style =
-            depth_colour(depth).mix(0.22 + 0.55 * near).stroke_width(1 + (near * 3.0) as u32);
+            depth_colour(depth).mix(0.25 + 0.6 * near).stroke_width(1 + (near * 2.5) as u32);
         for from in 0..8_usize {
             for axis in 0..3 {
                 let to = from | 1 << axis;
                 if to != from {
-                    let ends = [corners[from], corners[to]].map(|c| at(canvas, c.x, c.y));
-                    canvas.draw(&PathElement::new(ends, style))?;
+                    canvas.draw(&PathElement::new([corners[from], corners[to]], style))?;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// The convex hull of some points, in order around it (Andrew's monotone chain).
+fn hull(points: [(i32, i32); 8]) -> Vec<(i32, i32)> {
+    let mut points = points.to_vec();
+    points.sort_unstable();
+    let turns_left = |chain: &[(i32, i32)], next: (i32, i32)| {
+        let &[.., a, b] = chain else { return true };
+        let (a, b, next) = (wide(a), wide(b), wide(next));
+        (b.0 - a.0) * (next.1 - a.1) > (b.1 - a.1) * (next.0 - a.0)
+    };
+    let chain = |points: &mut dyn Iterator<Item = (i32, i32)>| {
+        let mut chain: Vec<(i32, i32)> = Vec::new();
+        for point in points {
+            while !turns_left(&chain, point) {
+                chain.pop();
+            }
+            chain.push(point);
+        }
+        // The last point is the first of the other half.
+        chain.pop();
+        chain
+    };
+    let mut hull = chain(&mut points.iter().copied());
+    hull.extend(chain(&mut points.iter().rev().copied()));
+    hull
+}
+
+fn wide((x, y): (i32, i32)) -> (i64, i64) {
+    (x.into(), y.into())
 }
 
 /// Key points inside the image, far ones first.
@@ -344,10 +388,10 @@ fn dots(canvas: &Canvas<'_>, scene: &Scene, camera: &Camera) -> Result<()> {
         .collect();
     points.sort_by(|a, b| b.depth.total_cmp(&a.depth));
     for point in points {
-        let radius = (2.0 + 22.0 / (point.depth + 2.0)).min(7.0) as i32;
+        let radius = (1.6 + 30.0 / (point.depth + 3.0)).min(6.0).round() as i32;
         let place = at(canvas, point.x, point.y);
         let colour = depth_colour(point.depth);
-        canvas.draw(&Circle::new(place, radius + 1, BACKGROUND.mix(0.45).filled()))?;
+        canvas.draw(&Circle::new(place, radius + 1, BACKGROUND.mix(0.55).filled()))?;
         canvas.draw(&Circle::new(place, radius, colour.mix(0.95).filled()))?;
     }
     Ok(())
@@ -357,7 +401,7 @@ fn dots(canvas: &Canvas<'_>, scene: &Scene, camera: &Camera) -> Result<()> {
 fn bird(canvas: &Canvas<'_>, scene: &Scene, counts: &Counts) -> Result<()> {
     canvas.fill(&CARD)?;
     let side = f64::from(BIRD * SCALE);
-    let scale = side / (2.0 * (RADIUS + 8.0));
+    let scale = side / (2.0 * (RADIUS + 11.0));
     let place = |x: f64, y: f64| {
         ((side / 2.0 - y * scale).round() as i32, (side / 2.0 - x * scale).round() as i32)
     };
@@ -397,9 +441,16 @@ fn bird(canvas: &Canvas<'_>, scene: &Scene, counts: &Counts) -> Result<()> {
     }
     for camera in &scene.cameras {
         let (sin, cos) = camera.yaw_degrees.to_radians().sin_cos();
-        let (x, y) = place((RADIUS + 4.2) * cos, (RADIUS + 4.2) * sin);
-        let label = format!("{:+.0}°", camera.yaw_degrees);
-        text(canvas, &label, (x / SCALE, y / SCALE), 15, INK, HPos::Center, FontStyle::Bold)?;
+        let (x, y) = place((RADIUS + 7.0) * cos, (RADIUS + 7.0) * sin);
+        text(
+            canvas,
+            &degrees(camera.yaw_degrees),
+            (x / SCALE, y / SCALE),
+            15,
+            INK,
+            HPos::Center,
+            FontStyle::Bold,
+        )?;
     }
     let title = "from above, forward is up";
     text(canvas, title, (14, 20), 15, DIM, HPos::Left, FontStyle::Normal)
