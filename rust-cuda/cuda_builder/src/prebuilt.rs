@@ -154,7 +154,16 @@ impl PrebuiltPtx {
         self.print_directives();
         let forced = env::var_os(FORCE).is_some_and(|value| !value.is_empty() && value != "0");
         let out = env::var_os("OUT_DIR").map_or_else(env::temp_dir, PathBuf::from);
-        self.levels().iter().map(|&level| self.resolve_level(level, forced, &out)).collect()
+        self.resolve_in(&out, forced, Compiler::find)
+    }
+
+    fn resolve_in(
+        &self,
+        out: &Path,
+        forced: bool,
+        find: impl Fn() -> Result<Compiler, CudaBuilderError>,
+    ) -> Result<Vec<ResolvedPtx>, CudaBuilderError> {
+        self.levels().iter().map(|&level| self.resolve_level(level, forced, out, &find)).collect()
     }
 
     fn resolve_level(
@@ -162,6 +171,7 @@ impl PrebuiltPtx {
         level: NvvmArch,
         forced: bool,
         out: &Path,
+        find: impl Fn() -> Result<Compiler, CudaBuilderError>,
     ) -> Result<ResolvedPtx, CudaBuilderError> {
         let path = self.path(level);
         let reason = match self.state(level)? {
@@ -169,7 +179,7 @@ impl PrebuiltPtx {
             PtxState::Current(_) => return Ok(ResolvedPtx { arch: level, path, rebuilt: false }),
             PtxState::Stale(reason) => reason,
         };
-        let compiler = Compiler::find().map_err(|error| CudaBuilderError::StalePtx {
+        let compiler = find().map_err(|error| CudaBuilderError::StalePtx {
             path: path.clone(),
             reason,
             krate: self.krate.clone(),
@@ -196,5 +206,136 @@ impl PrebuiltPtx {
         }
         let names = NvvmArch::ALL.map(NvvmArch::cfg).join(", ");
         println!("cargo::rustc-check-cfg=cfg({names})");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = "[package]\nname = \"kernels\"\n\n[package.metadata.cuda-builder]\n\
+        levels = [\"sm_80\"]\nlibraries = [\"../std\"]\nhost-only = [\"src/host.rs\"]\n\
+        max-threads = { forward = 256 }\n";
+    const LEVEL: NvvmArch = NvvmArch::Compute80;
+
+    /// A kernel crate and its library, with checked-in PTX that belongs to them.
+    struct Checkout(tempfile::TempDir);
+
+    impl Checkout {
+        fn new() -> Self {
+            let checkout = Self(tempfile::tempdir().expect("a temporary folder"));
+            checkout.write("k/Cargo.toml", MANIFEST);
+            checkout.write("k/src/lib.rs", "kernels");
+            checkout.write("k/src/host.rs", "host");
+            checkout.write("std/src/lib.rs", "library");
+            let prebuilt = checkout.prebuilt();
+            let (krate, settings) = (&prebuilt.krate, &prebuilt.settings);
+            let header = Header {
+                sources: sources::kernel_hash(krate, settings).expect("a hash"),
+                libraries: sources::library_hash(krate, settings).expect("a hash").expect("there"),
+                compiler: "rustc of the test".to_owned(),
+                flags: header::flags(LEVEL, LEVEL.default_ptx_version(), true).join(" "),
+                max_threads: header::spell_max_threads(&settings.max_threads),
+            };
+            checkout.write("k/ptx/sm_80.ptx", &header.prepend(".version 7.0\n.target sm_80\n"));
+            checkout
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            let path = self.0.path().join(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        }
+
+        fn replace(&self, name: &str, old: &str, new: &str) {
+            let text = fs::read_to_string(self.0.path().join(name)).expect("a file");
+            assert!(text.contains(old), "{name} has no {old}");
+            self.write(name, &text.replace(old, new));
+        }
+
+        fn prebuilt(&self) -> PrebuiltPtx {
+            PrebuiltPtx::new(self.0.path().join("k")).expect("a crate")
+        }
+
+        /// Why the PTX is stale; `None` if it is current.
+        fn stale(&self) -> Option<String> {
+            match self.prebuilt().state(LEVEL).expect("readable") {
+                PtxState::Current(_) => None,
+                PtxState::Stale(reason) => Some(reason),
+            }
+        }
+
+        fn resolve_without_compiler(
+            &self,
+            forced: bool,
+        ) -> Result<Vec<ResolvedPtx>, CudaBuilderError> {
+            self.prebuilt().resolve_in(self.0.path(), forced, || {
+                Err(CudaBuilderError::NoCompiler { looked_at: "none, in this test".to_owned() })
+            })
+        }
+    }
+
+    #[test]
+    fn ptx_of_these_sources_needs_no_compiler() {
+        let checkout = Checkout::new();
+        let resolved = checkout.resolve_without_compiler(false).expect("the checked-in PTX");
+        let path = checkout.prebuilt().path(LEVEL);
+        assert!(path.ends_with("k/ptx/sm_80.ptx"));
+        assert_eq!(resolved, [ResolvedPtx { arch: LEVEL, path, rebuilt: false }]);
+        // Neither does a change that does not reach the GPU.
+        checkout.write("k/src/host.rs", "other");
+        assert_eq!(checkout.stale(), None);
+    }
+
+    #[test]
+    fn every_change_that_reaches_the_gpu_makes_it_stale() {
+        let changed = |name: &str, old: &str, new: &str| {
+            let checkout = Checkout::new();
+            checkout.replace(name, old, new);
+            checkout.stale().unwrap_or_else(|| panic!("{name}: {old} -> {new} went unnoticed"))
+        };
+        assert!(changed("k/src/lib.rs", "kernels", "Kernels").contains("kernels have changed"));
+        assert!(changed("std/src/lib.rs", "library", "Library").contains("a library"));
+        assert!(changed("k/Cargo.toml", "256", "128").contains("block sizes"));
+        assert!(changed("k/ptx/sm_80.ptx", "+ptx70", "+ptx71").contains("flags"));
+        assert!(changed("k/ptx/sm_80.ptx", "// sources:", "//").contains("does not say"));
+
+        let checkout = Checkout::new();
+        checkout.write("k/src/new.rs", "");
+        assert!(checkout.stale().is_some_and(|reason| reason.contains("kernels have changed")));
+        let checkout = Checkout::new();
+        fs::remove_file(checkout.prebuilt().path(LEVEL)).expect("removable");
+        assert!(checkout.stale().is_some_and(|reason| reason.contains("no such file")));
+    }
+
+    #[test]
+    fn a_published_crate_has_no_libraries_beside_it() {
+        let checkout = Checkout::new();
+        fs::remove_dir_all(checkout.0.path().join("std")).expect("removable");
+        assert_eq!(checkout.stale(), None);
+        checkout.write("k/src/lib.rs", "changed");
+        assert!(checkout.stale().is_some());
+    }
+
+    #[test]
+    fn stale_ptx_without_a_compiler_is_an_error_that_helps() {
+        let checkout = Checkout::new();
+        checkout.write("k/src/lib.rs", "changed");
+        let error = checkout.resolve_without_compiler(false).expect_err("stale").to_string();
+        for part in [
+            "kernels have changed",
+            "none, in this test",
+            "apt-get install rustc-web",
+            "rustup toolchain install",
+            "-- build",
+        ] {
+            assert!(error.contains(part), "no `{part}` in: {error}");
+        }
+    }
+
+    #[test]
+    fn forced_it_is_rebuilt_although_current() {
+        let error = Checkout::new().resolve_without_compiler(true).expect_err("no compiler");
+        assert!(error.to_string().contains("CUDA_BUILDER_FORCE is set"), "{error}");
     }
 }
