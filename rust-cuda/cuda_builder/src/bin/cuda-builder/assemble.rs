@@ -1,6 +1,7 @@
 //! `cuda-builder assemble`
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use cuda_builder::assembler::{Assembler, Usage};
@@ -14,53 +15,69 @@ pub(crate) fn run(
     ptxas: Option<&Path>,
 ) -> Result<bool, CudaBuilderError> {
     let assembler = Assembler::find(ptxas)?;
-    println!("{}: {}", assembler.path().display(), assembler.version()?);
     let archs = if archs.is_empty() { &NvvmArch::ALL[..] } else { archs };
-
+    print(&[format!("{}: {}", assembler.path().display(), assembler.version()?)])?;
     let mut good = true;
     for file in files {
-        let text = fs::read_to_string(file)
-            .map_err(|source| CudaBuilderError::Io { path: file.clone(), source })?;
-        let Some(oldest) = ptx::target(&text) else {
-            println!("\n{}: not PTX for an architecture we know", file.display());
-            good = false;
-            continue;
-        };
-        println!("\n{} ({oldest})", file.display());
-        let mut rows = Vec::new();
-        for &arch in archs.iter().filter(|&&arch| arch >= oldest) {
-            match assembler.assemble(file, arch) {
-                Ok(usages) => rows.extend(usages.into_iter().map(|usage| (arch, usage))),
-                Err(error) => {
-                    println!("  {error}");
-                    good = false;
-                }
-            }
-        }
-        good &= print_table(rows);
+        let (lines, file_is_good) = assemble(&assembler, file, archs)?;
+        print(&lines)?;
+        good &= file_is_good;
     }
     Ok(good)
 }
 
-/// One line for each kernel and GPU, kernel by kernel; false if one spills.
-fn print_table(mut rows: Vec<(NvvmArch, Usage)>) -> bool {
+/// The report of one file, and whether nothing is wrong with it.
+fn assemble(
+    assembler: &Assembler,
+    file: &Path,
+    archs: &[NvvmArch],
+) -> Result<(Vec<String>, bool), CudaBuilderError> {
+    let text = fs::read_to_string(file)
+        .map_err(|source| CudaBuilderError::Io { path: file.to_owned(), source })?;
+    let name = file.display();
+    let Some(oldest) = ptx::target(&text) else {
+        return Ok((vec![format!("\n{name}: not PTX for an architecture we know")], false));
+    };
+    let mut good = true;
+    let mut lines = vec![format!("\n{name} ({oldest})")];
+    let mut rows = Vec::new();
+    for &arch in archs.iter().filter(|&&arch| arch >= oldest) {
+        match assembler.assemble(file, arch) {
+            Ok(usages) => rows.extend(usages.into_iter().map(|usage| (arch, usage))),
+            Err(error) => {
+                lines.push(format!("  {error}"));
+                good = false;
+            }
+        }
+    }
+    good &= rows.iter().all(|(_, usage)| usage.spill_bytes == 0);
+    lines.append(&mut table(rows));
+    Ok((lines, good))
+}
+
+/// One line for each kernel and GPU, kernel by kernel.
+fn table(mut rows: Vec<(NvvmArch, Usage)>) -> Vec<String> {
     rows.sort_by(|(arch, usage), (other_arch, other)| {
         usage.entry.cmp(&other.entry).then(arch.cmp(other_arch))
     });
     let width = rows.iter().map(|(_, usage)| usage.entry.len()).max().unwrap_or_default().max(6);
-    println!(
+    let mut lines = vec![format!(
         "  {:width$}  {:7}  {:>9}  {:>8}  {:>7}  {:>7}",
         "kernel", "gpu", "registers", "shared B", "stack B", "spill B"
-    );
-    let mut good = true;
+    )];
     for (arch, usage) in &rows {
         let Usage { entry, registers, shared_bytes, stack_bytes, spill_bytes } = usage;
         let remark = if *spill_bytes > 0 { "  SPILLS" } else { "" };
-        good &= *spill_bytes == 0;
-        println!(
+        lines.push(format!(
             "  {entry:width$}  {arch:7}  {registers:>9}  {shared_bytes:>8}  {stack_bytes:>7}  \
              {spill_bytes:>7}{remark}"
-        );
+        ));
     }
-    good
+    lines
+}
+
+/// The table is long and often piped; a reader that has seen enough is an error, not a panic.
+fn print(lines: &[String]) -> Result<(), CudaBuilderError> {
+    writeln!(io::stdout(), "{}", lines.join("\n"))
+        .map_err(|source| CudaBuilderError::Io { path: "standard output".into(), source })
 }
