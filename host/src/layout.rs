@@ -65,7 +65,7 @@ impl FeatureLayout {
     ///
     /// [`Error::Dimensions`] if the tensors disagree in cameras or levels, [`Error::LevelSize`] for a height or width
     /// below 1, [`Error::Start`] for a map that is not inside the axis, [`Error::TooLarge`] if a size
-    /// does not fit.
+    /// does not fit, [`Error::OutOfMemory`].
     ///
     /// ```
     /// use deformable_aggregation::FeatureLayout;
@@ -124,7 +124,7 @@ impl FeatureLayout {
     /// # Errors
     ///
     /// [`Error::Uneven`] if the cameras differ in the number of levels, [`Error::LevelSize`] for an empty map,
-    /// [`Error::TooLarge`] if the axis does not fit the address space.
+    /// [`Error::TooLarge`] if the axis does not fit the address space, [`Error::OutOfMemory`].
     ///
     /// ```
     /// use deformable_aggregation::{FeatureLayout, LevelShape};
@@ -157,7 +157,8 @@ impl FeatureLayout {
     ///
     /// # Errors
     ///
-    /// [`Error::LevelSize`] for an empty map, [`Error::TooLarge`] if the axis does not fit the address space.
+    /// [`Error::LevelSize`] for an empty map, [`Error::TooLarge`] if the axis does not fit the address space,
+    /// [`Error::OutOfMemory`].
     pub fn uniform(cameras: usize, levels: &[LevelShape]) -> Result<Self> {
         let mut layout = Self::empty(levels.len());
         layout.push_cameras(cameras, levels)?;
