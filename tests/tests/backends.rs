@@ -14,6 +14,7 @@ on_every_backend!(
     forward_repeats_bit_for_bit,
     border_of_the_operator_rule,
     rim_of_the_grid_sample_rule,
+    positions_are_rounded_twice,
     locations_that_are_not_finite_are_skipped,
     weights_of_skipped_samples_are_ignored,
     not_a_number_spreads_from_counted_samples_only,
@@ -188,6 +189,32 @@ fn rim_of_the_grid_sample_rule<T: Element>(backend: &Backend) {
     for (anchor, expected) in [0.25, 0.0625, 0.0, 0.0].into_iter().enumerate() {
         assert_eq!(output[[0, anchor, 0]].to_f64(), expected, "anchor {anchor}");
     }
+}
+
+/// Locations so little left of a pixel centre that product and difference, each rounded to fp32, give the centre itself,
+/// whose slope is that to the right, and a fused multiply-add does not.
+fn positions_are_rounded_twice<T: Element>(backend: &Backend) {
+    let mut found = 0;
+    for (width, column) in (3..64_u8).flat_map(|width| (1..width - 1).map(move |c| (width, c))) {
+        let (size, centre) = (f32::from(width), f32::from(column));
+        let x = (centre + 0.5) / size;
+        let rounded_twice = x * size - 0.5;
+        // The product of 24 and 6 bits is exact in fp64.
+        let fused = (f64::from(x) * f64::from(size) - 0.5) as f32;
+        if rounded_twice != centre || fused >= centre {
+            continue;
+        }
+        found += 1;
+        let mut case = one_map::<T>(1, width.into(), &[[x.into(), 0.5]]);
+        // Flat up to the centre, then one step up.
+        case.feature_maps.slice_mut(s![0, ..=usize::from(column), 0]).fill(T::zero());
+        let (_, gradients) = case.run(backend, BorderRule::Operator);
+        // Positions in fp64 resolve the difference.
+        let slope = if T::DTYPE == DType::F64 { 0.0 } else { f64::from(size) };
+        let actual: f64 = gradients.sampling_locations[[0, 0, 0, 0, 0]].into();
+        assert_eq!(actual, slope, "column {column} of {width}");
+    }
+    assert!(found > 0, "no width has such a location");
 }
 
 fn locations_that_are_not_finite_are_skipped<T: Element>(backend: &Backend) {
