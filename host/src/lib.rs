@@ -129,3 +129,18 @@ pub use operator::{
 };
 pub use rule::BorderRule;
 pub use shape::AggregationShape;
+
+/// The examples of the pages are tests, too.
+#[cfg(doctest)]
+mod pages {
+    #[cfg(cuda_backend)]
+    #[doc = include_str!("../../docs/integration.md")]
+    mod integration {}
+
+    #[cfg(feature = "emulator")]
+    #[doc = include_str!("../../docs/kernels.md")]
+    mod kernels {}
+
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+}
