@@ -38,7 +38,7 @@ impl BackendName {
         match self {
             Self::Reference => Ok(Backend::Reference),
             Self::Cpu => Ok(Backend::Cpu),
-            Self::Emulator => bail!("the emulator is not part of this build"),
+            Self::Emulator => Ok(Backend::Emulator),
             Self::Cuda => Ok(Backend::cuda(0)?),
         }
     }

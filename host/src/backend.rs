@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What computes an aggregation.
 ///
@@ -32,6 +32,12 @@ pub enum Backend {
     Reference,
     /// Fast code on all cores of this machine.
     Cpu,
+    /// The GPU kernels in the emulator.
+    #[cfg(feature = "emulator")]
+    Emulator,
+    /// The GPU kernels on this device.
+    #[cfg(cuda_backend)]
+    Cuda(crate::cuda::Device),
 }
 
 /// Whether a backend can be used here.
@@ -54,14 +60,12 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// [`Error::BackendUnavailable`] if the `cuda` feature is off, or there is no driver or no such device.
+    /// [`Error::BackendUnavailable`](crate::Error::BackendUnavailable) if the `cuda` feature is off, or there is no driver or no such device.
     pub fn cuda(ordinal: u32) -> Result<Self> {
-        let _ = ordinal;
-        Err(Error::BackendUnavailable {
-            backend: "cuda",
-            reason: "this build has the `cuda` feature off".to_owned(),
-            remedy: "build deformable-aggregation with the feature `cuda`".to_owned(),
-        })
+        #[cfg(cuda_backend)]
+        return crate::cuda::Device::new(ordinal).map(Self::Cuda);
+        #[cfg(not(cuda_backend))]
+        return Err(no_cuda(ordinal));
     }
 
     /// All four backends, in the order reference, CPU, emulator, CUDA, each with what it is or why it
@@ -80,12 +84,7 @@ impl Backend {
             BackendStatus { name: "reference", usable: Ok("plain loops on one core".to_owned()) },
             BackendStatus { name: "cpu", usable: Ok(format!("{threads} threads")) },
             emulator_status(),
-            BackendStatus {
-                name: "cuda",
-                usable: Self::cuda(0)
-                    .map(|backend| backend.to_string())
-                    .map_err(|error| error.to_string()),
-            },
+            BackendStatus { name: "cuda", usable: cuda_status() },
         ]
     }
 
@@ -95,14 +94,49 @@ impl Backend {
         match self {
             Self::Reference => "reference",
             Self::Cpu => "cpu",
+            #[cfg(feature = "emulator")]
+            Self::Emulator => "emulator",
+            #[cfg(cuda_backend)]
+            Self::Cuda(_) => "cuda",
         }
     }
 }
 
+#[cfg(cuda_backend)]
+fn cuda_status() -> std::result::Result<String, String> {
+    let device = crate::cuda::Device::new(0).map_err(|error| error.to_string())?;
+    let (major, minor) = device.compute_capability();
+    Ok(format!("{}, compute capability {major}.{minor}, kernels {}", device.name(), device.level()))
+}
+
+#[cfg(not(cuda_backend))]
+fn cuda_status() -> std::result::Result<String, String> {
+    Err(no_cuda(0).to_string())
+}
+
+/// Why a build without the CUDA backend has no device of this number.
+#[cfg(not(cuda_backend))]
+fn no_cuda(ordinal: u32) -> crate::error::Error {
+    let (reason, remedy) = if cfg!(feature = "cuda") {
+        ("runs on Linux on x86-64 and aarch64 only", "use Backend::Cpu")
+    } else {
+        ("is switched off in this build", "build deformable-aggregation with the feature `cuda`")
+    };
+    crate::error::Error::BackendUnavailable {
+        backend: "cuda",
+        reason: format!("the GPU side, asked for device {ordinal}, {reason}"),
+        remedy: remedy.to_owned(),
+    }
+}
+
 fn emulator_status() -> BackendStatus {
-    let usable = Err("this build has the `emulator` feature off; \
-        build deformable-aggregation with the feature `emulator`"
-        .to_owned());
+    let usable = if cfg!(feature = "emulator") {
+        Ok("the GPU kernels on the CPU, every access checked".to_owned())
+    } else {
+        Err("it is switched off in this build; \
+             build deformable-aggregation with the feature `emulator`"
+            .to_owned())
+    };
     BackendStatus { name: "emulator", usable }
 }
 

@@ -119,6 +119,29 @@ pub enum Error {
         /// Bytes of one element.
         element_bytes: usize,
     },
+    /// A size is beyond what the GPU kernels count in 32 bits.
+    #[error(
+        "{argument}: expected at most {limit} on a GPU backend, got {actual}; \
+         split the call or use Backend::Cpu"
+    )]
+    KernelLimit {
+        /// The size.
+        argument: &'static str,
+        /// The largest value the kernels take.
+        limit: usize,
+        /// The value given.
+        actual: usize,
+    },
+    /// A device address cannot be that of the array it stands for.
+    #[error("{argument}: expected a device address aligned to {alignment} bytes, got {address:#x}")]
+    Pointer {
+        /// The array.
+        argument: &'static str,
+        /// Bytes its address is a multiple of.
+        alignment: usize,
+        /// The address given.
+        address: u64,
+    },
     /// Memory for a result or a workspace could not be had.
     #[error(
         "{purpose}: expected {bytes} bytes of {place} memory, got an allocation failure; \

@@ -104,9 +104,15 @@
 mod algorithm;
 mod backend;
 mod cpu;
+#[cfg(cuda_backend)]
+pub mod cuda;
 mod element;
+#[cfg(feature = "emulator")]
+mod emulated;
 mod error;
 mod format;
+#[cfg(any(cuda_backend, feature = "emulator"))]
+mod kernels;
 mod layout;
 mod memory;
 mod operator;

@@ -1,6 +1,8 @@
 //! The operator: checks the arrays once and hands contiguous slices to a backend.
 
 use bytemuck::Pod;
+#[cfg(any(cuda_backend, feature = "emulator"))]
+use bytemuck::{cast_slice, cast_slice_mut};
 use ndarray::{
     Array, Array3, Array5, Array6, ArrayView, ArrayView2, ArrayView3, ArrayView5, ArrayView6,
     CowArray, Dimension, Ix3, Ix5, Ix6,
@@ -10,6 +12,8 @@ use crate::algorithm::Algorithm;
 use crate::backend::Backend;
 use crate::element::Element;
 use crate::error::Result;
+#[cfg(any(cuda_backend, feature = "emulator"))]
+use crate::kernels;
 use crate::layout::FeatureLayout;
 use crate::memory::zero_array;
 use crate::problem::{GradientSlices, Problem};
@@ -209,6 +213,15 @@ impl DeformableAggregation {
         match &self.backend {
             Backend::Reference => reference::forward(&problem, values)?,
             Backend::Cpu => cpu::forward(&problem, values)?,
+            #[cfg(feature = "emulator")]
+            Backend::Emulator => kernels::dispatch!(T, "emulator", G => {
+                crate::emulated::forward::<G>(self.algorithm, &problem.cast(), cast_slice_mut(values))
+            })?,
+            #[cfg(cuda_backend)]
+            Backend::Cuda(device) => kernels::dispatch!(T, "cuda", G => {
+                let output = cast_slice_mut(values);
+                crate::cuda::forward::<G>(device, self.algorithm, &problem.cast(), output)
+            })?,
         }
         Ok(output)
     }
@@ -238,6 +251,17 @@ impl DeformableAggregation {
         match &self.backend {
             Backend::Reference => reference::backward(&problem, grad_output, slices)?,
             Backend::Cpu => cpu::backward(&problem, grad_output, slices)?,
+            #[cfg(feature = "emulator")]
+            Backend::Emulator => kernels::dispatch!(T, "emulator", G => {
+                let grad_output = cast_slice(grad_output);
+                let problem = problem.cast();
+                crate::emulated::backward::<G>(self.algorithm, &problem, grad_output, slices.cast())
+            })?,
+            #[cfg(cuda_backend)]
+            Backend::Cuda(device) => kernels::dispatch!(T, "cuda", G => {
+                let (problem, grad_output) = (problem.cast(), cast_slice(grad_output));
+                crate::cuda::backward::<G>(device, self.algorithm, &problem, grad_output, slices.cast())
+            })?,
         }
         Ok(gradients)
     }

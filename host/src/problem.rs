@@ -26,3 +26,29 @@ impl<T: Element> Problem<'_, T> {
         [self.sampling_locations[2 * pair], self.sampling_locations[2 * pair + 1]]
     }
 }
+
+#[cfg(any(cuda_backend, feature = "emulator"))]
+impl<'a, T: Element> Problem<'a, T> {
+    /// The same with its element type under another name: `U` is `T` where this is called.
+    pub(crate) fn cast<U: Element>(&self) -> Problem<'a, U> {
+        Problem {
+            shape: self.shape,
+            rule: self.rule,
+            feature_maps: bytemuck::cast_slice(self.feature_maps),
+            sampling_locations: bytemuck::cast_slice(self.sampling_locations),
+            weights: bytemuck::cast_slice(self.weights),
+        }
+    }
+}
+
+#[cfg(any(cuda_backend, feature = "emulator"))]
+impl<'a, T: Element> GradientSlices<'a, T> {
+    /// The same with its element type under another name: `U` is `T` where this is called.
+    pub(crate) fn cast<U: Element>(self) -> GradientSlices<'a, U> {
+        GradientSlices {
+            feature_maps: bytemuck::cast_slice_mut(self.feature_maps),
+            sampling_locations: bytemuck::cast_slice_mut(self.sampling_locations),
+            weights: bytemuck::cast_slice_mut(self.weights),
+        }
+    }
+}

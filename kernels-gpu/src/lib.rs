@@ -1,1 +1,46 @@
-//! GPU kernels of deformable aggregation, in Rust, and the PTX made from them.
+//! The GPU kernels of deformable aggregation, and the PTX made from them.
+//!
+//! The crate has two faces. Compiled for `nvptx64-nvidia-cuda` it is the kernels and nothing else.
+//! Compiled for a host it is what launching them takes: their arguments ([`args`]), their names
+//! ([`Kernels`]), their shared memory ([`shared_bytes`]), with the feature `ptx` the PTX and, with the feature
+//! `emulator`, the same kernels as functions that the emulator of `cuda_std` runs.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `forward.rs`, `backward.rs` | the kernels |
+//! | `naive/` | the published algorithm, the baseline |
+//! | `round.rs` | fp32 sums to 16-bit gradients |
+//! | `visible.rs` | the list of seen (point, camera) pairs |
+//! | `sample.rs` | border rules and bilinear corners |
+//! | `channels.rs`, `block.rs` | which thread holds which channels of which sample |
+//! | `storage.rs`, `memory.rs`, `unroll.rs` | element types, PTX instructions, loops written out |
+//! | `args.rs`, `entry.rs`, `limits.rs` | what kernels and host agree on |
+
+#![no_std]
+#![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
+
+pub mod args;
+mod entry;
+mod limits;
+#[cfg(all(feature = "ptx", not(target_arch = "nvptx64")))]
+pub mod ptx;
+
+/// The modules that are kernels: for the GPU, and for the emulator.
+macro_rules! kernel_modules {
+    ($($module:ident),*) => {
+        $(#[cfg(any(target_arch = "nvptx64", feature = "emulator"))] mod $module;)*
+    };
+}
+kernel_modules!(
+    backward, block, channels, forward, memory, naive, round, sample, storage, unroll, visible
+);
+
+#[cfg(not(target_arch = "nvptx64"))]
+pub use entry::{Entry, Kernels};
+pub use limits::{CHANNELS_PER_LANE, MAX_WARPS, WARP_LANES};
+
+/// Bytes of dynamic shared memory that a block of `warps` warps of the forward and backward kernels
+/// needs. The naive kernels need none.
+pub const fn shared_bytes(warps: u32) -> u32 {
+    limits::shared_words::bytes(warps)
+}

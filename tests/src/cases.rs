@@ -1,12 +1,14 @@
 //! Inputs of one aggregation.
 
 use deformable_aggregation::{
-    AggregationShape, Backend, BorderRule, DeformableAggregation, Element, FeatureLayout,
-    Gradients, Inputs, LevelShape, Scalar as _,
+    AggregationShape, BorderRule, Element, FeatureLayout, Gradients, Inputs, LevelShape,
+    Scalar as _,
 };
 use ndarray::{Array, Array3, Array5, Array6, Dimension};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+use crate::backends::Subject;
 
 /// All arrays of one aggregation, with the gradient of its output.
 #[derive(Clone, Debug)]
@@ -103,16 +105,14 @@ impl<T: Element> Case<T> {
         }
     }
 
-    /// Output and gradients on a backend.
+    /// Output and gradients as a subject computes them.
     ///
     /// # Panics
     ///
-    /// If the backend reports an error.
+    /// If the subject reports an error.
     #[must_use]
-    pub fn run(&self, backend: &Backend, rule: BorderRule) -> (Array3<T>, Gradients<T>) {
-        let operator = DeformableAggregation::new(self.shape.clone())
-            .with_backend(backend.clone())
-            .with_border_rule(rule);
+    pub fn run(&self, subject: &Subject, rule: BorderRule) -> (Array3<T>, Gradients<T>) {
+        let operator = subject.operator(&self.shape).with_border_rule(rule);
         let (output, context) =
             operator.forward_with_context(self.inputs()).unwrap_or_else(|error| panic!("{error}"));
         let gradients =

@@ -8,7 +8,7 @@ mod cases;
 mod compare;
 mod golden;
 
-pub use backends::open;
+pub use backends::Subject;
 pub use cases::{Case, Sizes};
 pub use compare::{Bound, Mismatch, check, compare};
 pub use golden::{GoldenOperator, array, golden_path, open_golden};

@@ -29,7 +29,7 @@ fn a_right_result_passes_and_a_planted_error_in_any_array_does_not() {
         reference::exact(&case.shape, rule, case.inputs(), case.grad_output.view()).unwrap();
     let scale =
         reference::magnitudes(&case.shape, rule, case.inputs(), case.grad_output.view()).unwrap();
-    let (output, gradients) = case.run(&Backend::Reference, rule);
+    let (output, gradients) = case.run(&Backend::Reference.into(), rule);
     check(&case.shape, &output, &gradients, &exact, &scale).unwrap();
 
     // One part in a hundred thousand of the terms: less than any term left out would be.
@@ -72,7 +72,7 @@ fn an_entry_that_was_never_written_is_a_mismatch() {
         reference::exact(&case.shape, rule, case.inputs(), case.grad_output.view()).unwrap();
     let scale =
         reference::magnitudes(&case.shape, rule, case.inputs(), case.grad_output.view()).unwrap();
-    let (output, mut gradients) = case.run(&Backend::Reference, rule);
+    let (output, mut gradients) = case.run(&Backend::Reference.into(), rule);
     // A skipped sample, whose gradient is zero.
     let unseen = gradients.weights.indexed_iter().find(|&(_, &value)| value == 0.0).unwrap().0;
     gradients.weights[unseen] = f32::NAN;

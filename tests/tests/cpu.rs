@@ -24,7 +24,7 @@ fn repeats<T: Element>() {
     let case = crowded().cast::<T>();
     let with_threads = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-        pool.install(|| case.run(&Backend::Cpu, BorderRule::Operator))
+        pool.install(|| case.run(&Backend::Cpu.into(), BorderRule::Operator))
     };
     let (output, gradients) = with_threads(1);
     for threads in [1, 2, 3, 8] {
@@ -67,7 +67,7 @@ fn full_size_backward_is_the_adjoint_of_forward() {
         array.mapv_inplace(f32::abs);
     }
     case.weights.mapv_inplace(f32::abs);
-    let (output, gradients) = case.run(&Backend::Cpu, BorderRule::Operator);
+    let (output, gradients) = case.run(&Backend::Cpu.into(), BorderRule::Operator);
     let left = dot(&output, &case.grad_output);
     let features = dot(&case.feature_maps, &gradients.feature_maps);
     let weights = dot(&case.weights, &gradients.weights);

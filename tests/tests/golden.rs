@@ -5,7 +5,7 @@ use deformable_aggregation::{
     Backend, BorderRule, DType, Element, FeatureLayout, feature_maps_format, feature_maps_unformat,
 };
 use deformable_aggregation_tests::{
-    Bound, GoldenOperator, array, check, compare, on_every_backend, open_golden,
+    Bound, GoldenOperator, Subject, array, check, compare, on_every_backend, open_golden,
 };
 use ndarray::{Array2, Array3, Array5, ArrayD, Dimension};
 
@@ -30,12 +30,12 @@ fn tolerance(dtype: DType) -> (f64, f64, f64) {
     }
 }
 
-fn operator<T: Element>(backend: &Backend) {
+fn operator<T: Element>(subject: &Subject) {
     for name in GoldenOperator::NAMES {
         let mut golden = GoldenOperator::load(name);
         let case = golden.case.cast::<T>();
         for rule in RULES {
-            let (output, gradients) = case.run(backend, rule);
+            let (output, gradients) = case.run(subject, rule);
             let mut actual = Sums {
                 output: output.mapv(Element::to_f64),
                 gradients: deformable_aggregation::Gradients {
@@ -96,9 +96,9 @@ fn parts(sums: &Sums) -> [(&'static str, ArrayD<f64>); 4] {
 }
 
 /// Short binary fractions: sums in fp32 are exact in any order, so there is one right answer, bit for bit.
-fn exact_fractions<T: Element>(backend: &Backend) {
+fn exact_fractions<T: Element>(subject: &Subject) {
     let golden = GoldenOperator::load("op_exact");
-    let (output, gradients) = golden.case.cast::<T>().run(backend, BorderRule::Operator);
+    let (output, gradients) = golden.case.cast::<T>().run(subject, BorderRule::Operator);
     let expected = &golden.operator;
     assert_eq!(output, expected.output.mapv(T::from_f64));
     assert_eq!(gradients.feature_maps, expected.gradients.feature_maps.mapv(T::from_f64));
@@ -138,7 +138,7 @@ fn fp64_reference_is_the_oracle() {
         let golden = GoldenOperator::load(name);
         let case = &golden.case;
         for rule in RULES {
-            let (output, gradients) = case.run(&Backend::Reference, rule);
+            let (output, gradients) = case.run(&Backend::Reference.into(), rule);
             let magnitudes =
                 reference::magnitudes(&case.shape, rule, case.inputs(), case.grad_output.view())
                     .expect("golden inputs fit each other");

@@ -41,7 +41,7 @@ fn shape() -> impl Strategy<Value = AggregationShape> {
 
 fn cpu_matches<T: Element>(case: &Case<f64>, rule: BorderRule) -> Result<(), TestCaseError> {
     let case = case.cast::<T>();
-    let (output, gradients) = case.run(&Backend::Cpu, rule);
+    let (output, gradients) = case.run(&Backend::Cpu.into(), rule);
     let (inputs, upstream) = (case.inputs(), case.grad_output.view());
     let exact = reference::exact(&case.shape, rule, inputs, upstream).expect("arrays fit");
     let scale = reference::magnitudes(&case.shape, rule, inputs, upstream).expect("arrays fit");
@@ -67,7 +67,7 @@ proptest! {
         let mut case = Case::random(shape.clone(), seed);
         move_off_the_lines(&mut case, rule);
         let step = Case::random(shape.clone(), !seed);
-        for backend in [Backend::Reference, Backend::Cpu] {
+        for backend in [Backend::Reference, Backend::Cpu, Backend::Emulator] {
             let operator = DeformableAggregation::new(shape.clone())
                 .with_backend(backend)
                 .with_border_rule(rule);

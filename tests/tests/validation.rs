@@ -142,7 +142,7 @@ fn case() -> Case<f32> {
 fn rejected(inputs: Inputs<'_, f32>, grad_output: &Array3<f32>) -> &'static str {
     let shape = case().shape;
     let mut arguments = Vec::new();
-    for backend in [Backend::Reference, Backend::Cpu] {
+    for backend in [Backend::Reference, Backend::Cpu, Backend::Emulator] {
         let operator = DeformableAggregation::new(shape.clone()).with_backend(backend);
         for error in [
             operator.backward(inputs, grad_output.view()).err(),
@@ -272,7 +272,7 @@ fn results_that_do_not_fit_the_memory() {
         sampling_locations: locations.view(),
         weights: weights.view(),
     };
-    for backend in [Backend::Reference, Backend::Cpu] {
+    for backend in [Backend::Reference, Backend::Cpu, Backend::Emulator] {
         let operator = DeformableAggregation::new(shape.clone()).with_backend(backend);
         assert_eq!(
             operator.forward(inputs),

@@ -1,0 +1,28 @@
+//! The CUDA backend: the kernels on an NVIDIA GPU.
+//!
+//! Three levels, each built on the one before:
+//!
+//! - [`Operator`]: one problem on arrays that are on the GPU already, named by raw device pointers: the way in
+//!   for other frameworks' tensors. It allocates nothing and waits for nothing.
+//! - [`Session`]: a problem whose arrays it keeps on the GPU; for measurements and training loops in Rust.
+//! - [`Backend::Cuda`](crate::Backend::Cuda): arrays in, arrays out, like the other backends.
+//!
+//! Everything works in the device's primary context, the one the CUDA runtime and with it PyTorch, CuPy and
+//! JAX use, so their device pointers are valid here and ours there.
+
+mod array;
+mod device;
+mod driver;
+mod host_arrays;
+mod module;
+mod operator;
+mod session;
+mod stream;
+
+pub use crate::kernels::GpuElement;
+pub use array::DeviceArray;
+pub use device::Device;
+pub(crate) use host_arrays::{backward, forward};
+pub use operator::{BackwardPointers, ForwardPointers, Operator};
+pub use session::Session;
+pub use stream::Stream;

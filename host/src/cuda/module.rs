@@ -1,0 +1,131 @@
+//! The kernels of one architecture level, loaded one by one as they are called for.
+//!
+//! The driver compiles PTX when it loads a module. Loading only the kernel that is about to run keeps the first
+//! call short: the others are never compiled.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::ptr;
+use std::sync::{Mutex, PoisonError};
+
+use cust::sys;
+use cust::sys::cudaError_enum as Status;
+use kernels_gpu::ptx::{self, Ptx};
+
+use crate::cuda::driver::{error, unavailable};
+use crate::error::Result;
+
+/// The kernels loaded so far.
+pub(super) struct Modules {
+    state: Mutex<State>,
+}
+
+struct State {
+    level: &'static Ptx,
+    /// Levels to fall back to when the driver does not know the PTX version, highest last.
+    lower: Vec<&'static Ptx>,
+    loaded: HashMap<&'static str, Loaded>,
+}
+
+struct Loaded {
+    module: sys::CUmodule,
+    function: sys::CUfunction,
+}
+
+// SAFETY: handles of the driver, which any thread may use.
+unsafe impl Send for Loaded {}
+
+impl Modules {
+    /// The kernels for a device of this compute capability, 90 for 9.0 say.
+    pub(super) fn new(capability: u32) -> Result<Self> {
+        let mut lower: Vec<_> =
+            ptx::LEVELS.iter().filter(|level| level.architecture <= capability).collect();
+        lower.sort_by_key(|level| level.architecture);
+        let Some(level) = lower.pop() else {
+            let lowest = ptx::LEVELS.iter().map(|level| level.architecture).min().unwrap_or(0);
+            return Err(unavailable(
+                format!(
+                    "the device has compute capability {capability} and the kernels need {lowest}"
+                ),
+                "use a newer GPU, or Backend::Cpu",
+            ));
+        };
+        Ok(Self { state: Mutex::new(State { level, lower, loaded: HashMap::new() }) })
+    }
+
+    pub(super) fn level(&self) -> String {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        format!("sm_{}", state.level.architecture)
+    }
+
+    /// The kernel of this name, loaded now unless it was before. The device's context is current.
+    pub(super) fn function(&self, name: &'static str) -> Result<sys::CUfunction> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = state.loaded.get(name) {
+            return Ok(loaded.function);
+        }
+        loop {
+            match load(state.level, name) {
+                Ok(loaded) => {
+                    let function = loaded.function;
+                    state.loaded.insert(name, loaded);
+                    return Ok(function);
+                }
+                Err((Status::CUDA_ERROR_UNSUPPORTED_PTX_VERSION, _)) if !state.lower.is_empty() => {
+                    // An older driver: an older level's PTX may still be one it knows.
+                    state.level = state.lower.pop().expect("not empty");
+                }
+                Err((status, log)) => {
+                    return Err(error(&format!("loading kernel {name}{log}"), status));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Modules {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for loaded in state.loaded.values() {
+            // SAFETY: loaded by `load` and not used after this. A failure has no remedy here.
+            let _ = unsafe { sys::cuModuleUnload(loaded.module) };
+        }
+    }
+}
+
+/// Compiles and loads one kernel; the driver's status and its log when it does not.
+fn load(level: &Ptx, name: &'static str) -> std::result::Result<Loaded, (Status, String)> {
+    let text = CString::new(level.kernel(name)).expect("PTX has no NUL");
+    let mut log = vec![0_u8; 4096];
+    let mut options = [
+        sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER,
+        sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
+    ];
+    let mut values: [*mut c_void; 2] =
+        [log.as_mut_ptr().cast(), ptr::without_provenance_mut(log.len())];
+    let mut module = ptr::null_mut();
+    // SAFETY: the image is a NUL-terminated text, and each option has its value: a buffer and its length.
+    let status = unsafe {
+        sys::cuModuleLoadDataEx(
+            &raw mut module,
+            text.as_ptr().cast(),
+            options.len() as u32,
+            options.as_mut_ptr(),
+            values.as_mut_ptr(),
+        )
+    };
+    if status != Status::CUDA_SUCCESS {
+        let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+        let log = String::from_utf8_lossy(&log[..end]);
+        let log = if log.is_empty() { String::new() } else { format!(" ({})", log.trim()) };
+        return Err((status, log));
+    }
+    let mut function = ptr::null_mut();
+    let name = CString::new(name).expect("kernel names have no NUL");
+    // SAFETY: the module is loaded, the name NUL-terminated.
+    let status = unsafe { sys::cuModuleGetFunction(&raw mut function, module, name.as_ptr()) };
+    match status {
+        Status::CUDA_SUCCESS => Ok(Loaded { module, function }),
+        status => Err((status, String::new())),
+    }
+}

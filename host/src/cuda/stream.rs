@@ -1,0 +1,108 @@
+//! Streams and events.
+
+use std::ffi::c_void;
+use std::ptr;
+use std::time::Duration;
+
+use cust::sys;
+
+use crate::cuda::driver::check;
+use crate::error::Result;
+
+/// A queue of work on a device, our own or another framework's.
+#[derive(Debug)]
+pub struct Stream {
+    handle: sys::CUstream,
+    owned: bool,
+}
+
+// SAFETY: the driver lets any thread use a stream.
+unsafe impl Send for Stream {}
+// SAFETY: as above; the driver serialises what threads put on it.
+unsafe impl Sync for Stream {}
+
+impl Stream {
+    /// A new stream on the current context's device. It does not wait for the legacy default stream.
+    pub(super) fn new() -> Result<Self> {
+        const NON_BLOCKING: u32 = 1;
+        let mut handle = ptr::null_mut();
+        // SAFETY: the function writes one handle.
+        check("creating a stream", unsafe { sys::cuStreamCreate(&raw mut handle, NON_BLOCKING) })?;
+        Ok(Self { handle, owned: true })
+    }
+
+    /// Somebody else's stream: a `cudaStream_t` or `CUstream`, such as PyTorch's
+    /// `torch.cuda.current_stream().cuda_stream`. A null handle is the legacy default stream.
+    ///
+    /// # Safety
+    ///
+    /// - `handle` is a stream of the primary context of the device it will be used with, or null.
+    /// - It outlives the value.
+    #[must_use]
+    pub unsafe fn from_raw(handle: *mut c_void) -> Self {
+        Self { handle: handle.cast(), owned: false }
+    }
+
+    /// Waits for the work on the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BackendFailed`](crate::Error::BackendFailed) with what went wrong in the meantime.
+    pub fn synchronize(&self) -> Result<()> {
+        // SAFETY: the handle is a stream's, by construction.
+        check("running the kernels", unsafe { sys::cuStreamSynchronize(self.handle) })
+    }
+
+    /// The stream as the driver knows it.
+    #[must_use]
+    pub fn handle(&self) -> sys::CUstream {
+        self.handle
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.owned {
+            // SAFETY: made by `new` and not used after this. A failure has no remedy here.
+            let _ = unsafe { sys::cuStreamDestroy_v2(self.handle) };
+        }
+    }
+}
+
+/// A point in a stream's work whose time is taken.
+pub(super) struct Event {
+    handle: sys::CUevent,
+}
+
+impl Event {
+    pub(super) fn new() -> Result<Self> {
+        let mut handle = ptr::null_mut();
+        // SAFETY: the function writes one handle.
+        check("creating an event", unsafe { sys::cuEventCreate(&raw mut handle, 0) })?;
+        Ok(Self { handle })
+    }
+
+    pub(super) fn record(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: both handles are live.
+        check("recording an event", unsafe { sys::cuEventRecord(self.handle, stream.handle) })
+    }
+
+    /// Waits for this event and returns the time since the earlier one.
+    pub(super) fn since(&self, start: &Self) -> Result<Duration> {
+        let mut milliseconds = 0.0;
+        // SAFETY: both events were recorded; the second call writes one number.
+        unsafe {
+            check("running the kernels", sys::cuEventSynchronize(self.handle))?;
+            let status = sys::cuEventElapsedTime(&raw mut milliseconds, start.handle, self.handle);
+            check("reading an event's time", status)?;
+        }
+        Ok(Duration::from_secs_f64(f64::from(milliseconds) * 1e-3))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made by `new` and not used after this. A failure has no remedy here.
+        let _ = unsafe { sys::cuEventDestroy_v2(self.handle) };
+    }
+}

@@ -1,0 +1,142 @@
+//! The emulator backend: the GPU kernels on the CPU, one coroutine per GPU thread, every access checked.
+
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use cuda_std::emulator::{self, Emulator, Fault, LaunchConfig, Memory};
+use kernels_gpu::Entry;
+use kernels_gpu::args::Level;
+
+use crate::algorithm::Algorithm;
+use crate::error::{Error, Result};
+use crate::kernels::{self, BackwardArrays, Executor, ForwardArrays, GpuElement, Launch, Plan};
+use crate::memory::zeros;
+use crate::problem::{GradientSlices, Problem};
+
+/// Writes the output.
+pub(crate) fn forward<T: GpuElement>(
+    algorithm: Algorithm,
+    problem: &Problem<'_, T>,
+    output: &mut [T],
+) -> Result<()> {
+    let plan = Plan::new(problem.shape, problem.rule)?;
+    let mut scratch =
+        zeros::<f32>("workspace", kernels::forward_scratch::<T::Kernel>(&plan, algorithm))?;
+    let mut memory = Memory::new();
+    let arrays = ForwardArrays::<T::Kernel> {
+        maps: maps(&mut memory, &plan),
+        features: memory.read_only("feature_maps", problem.feature_maps).cast(),
+        locations: memory.read_only("sampling_locations", problem.sampling_locations),
+        weights: memory.read_only("weights", problem.weights).cast(),
+        output: memory.uninitialised("output", output).cast(),
+        scratch: memory.uninitialised("workspace", &mut scratch),
+    };
+    let runner = Runner { emulator: Emulator::new(), memory: &memory };
+    // SAFETY: the slices have the sizes of the problem's shape, which are the plan's, and outlive the call.
+    unsafe { kernels::forward(&runner, &plan, algorithm, arrays)? };
+    runner.check_written("output")
+}
+
+/// Writes the three gradients.
+pub(crate) fn backward<T: GpuElement>(
+    algorithm: Algorithm,
+    problem: &Problem<'_, T>,
+    grad_output: &[T],
+    gradients: GradientSlices<'_, T>,
+) -> Result<()> {
+    let plan = Plan::new(problem.shape, problem.rule)?;
+    let mut scratch =
+        zeros::<f32>("workspace", kernels::backward_scratch::<T::Kernel>(&plan, algorithm))?;
+    let mut memory = Memory::new();
+    let arrays = BackwardArrays::<T::Kernel> {
+        maps: maps(&mut memory, &plan),
+        features: memory.read_only("feature_maps", problem.feature_maps).cast(),
+        locations: memory.read_only("sampling_locations", problem.sampling_locations),
+        weights: memory.read_only("weights", problem.weights).cast(),
+        grad_output: memory.read_only("grad_output", grad_output).cast(),
+        grad_features: memory.uninitialised("grad_feature_maps", gradients.feature_maps).cast(),
+        grad_locations: memory
+            .uninitialised("grad_sampling_locations", gradients.sampling_locations),
+        grad_weights: memory.uninitialised("grad_weights", gradients.weights).cast(),
+        scratch: memory.uninitialised("workspace", &mut scratch),
+    };
+    let runner = Runner { emulator: Emulator::new(), memory: &memory };
+    // SAFETY: as in `forward`.
+    unsafe { kernels::backward(&runner, &plan, algorithm, arrays)? };
+    runner.check_written("grad_feature_maps")?;
+    runner.check_written("grad_sampling_locations")?;
+    runner.check_written("grad_weights")
+}
+
+fn maps<'a>(memory: &mut Memory<'a>, plan: &'a Plan) -> *const Level {
+    memory.read_only("maps", &plan.maps)
+}
+
+/// The emulator with the buffers of one call.
+struct Runner<'a> {
+    emulator: Emulator,
+    memory: &'a Memory<'a>,
+}
+
+impl Runner<'_> {
+    /// An error unless the kernels wrote every byte of the buffer.
+    fn check_written(&self, name: &'static str) -> Result<()> {
+        match self.memory.unwritten(name) {
+            0 => Ok(()),
+            bytes => Err(failed(
+                format!("writing {name}"),
+                format!("the kernels left {bytes} bytes unwritten"),
+            )),
+        }
+    }
+}
+
+impl Executor for Runner<'_> {
+    unsafe fn launch<A: Copy + Send + Sync>(
+        &self,
+        entry: Entry<A>,
+        launch: Launch,
+        args: A,
+    ) -> Result<()> {
+        let config = LaunchConfig {
+            grid: launch.grid.into(),
+            block: launch.threads.into(),
+            dynamic_shared_bytes: launch.shared_bytes,
+        };
+        self.emulator
+            // SAFETY: the caller's promise; the emulator checks every access besides.
+            .launch(entry.name, config, self.memory, || unsafe { (entry.thread)(args) })
+            .map_err(|fault| fault_error(entry.name, &fault))
+    }
+
+    unsafe fn zero(&self, name: &'static str, array: *mut f32, length: usize) -> Result<()> {
+        let Launch { grid, threads, shared_bytes } = Plan::element_launch(length);
+        let config = LaunchConfig {
+            grid: grid.into(),
+            block: threads.into(),
+            dynamic_shared_bytes: shared_bytes,
+        };
+        // Only so that every thread may have it.
+        let array = AtomicPtr::new(array);
+        let step = (grid.0 * threads) as usize;
+        self.emulator
+            .launch(name, config, self.memory, || {
+                let mut index = cuda_std::thread::index_1d() as usize;
+                while index < length {
+                    let word = array.load(Ordering::Relaxed).wrapping_add(index);
+                    emulator::global_write(word.cast(), 4);
+                    // SAFETY: the emulator has found the word to be in a buffer; one thread per word.
+                    unsafe { word.write(0.0) };
+                    index += step;
+                }
+            })
+            .map_err(|fault| fault_error(name, &fault))
+    }
+}
+
+fn fault_error(kernel: &str, fault: &Fault) -> Error {
+    failed(format!("kernel {kernel}"), fault.to_string())
+}
+
+fn failed(operation: String, message: String) -> Error {
+    Error::BackendFailed { backend: "emulator", operation, message }
+}

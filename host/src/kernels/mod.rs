@@ -1,0 +1,16 @@
+//! The GPU kernels, whoever runs them: what a call launches, in which shape, with which scratch memory.
+//!
+//! [`Plan`] turns an [`AggregationShape`](crate::AggregationShape) into launch shapes, [`forward`] and
+//! [`backward`] say which kernels make up a call, and an [`Executor`] carries the launches out: the CUDA driver
+//! (`cuda`) or the emulator (`emulated`).
+
+mod calls;
+mod element;
+mod plan;
+
+pub(crate) use calls::{
+    BackwardArrays, Executor, ForwardArrays, backward, backward_scratch, forward, forward_scratch,
+};
+pub use element::GpuElement;
+pub(crate) use element::dispatch;
+pub(crate) use plan::{Launch, Plan};

@@ -1,0 +1,216 @@
+//! From the sizes of a problem to the shapes of its launches.
+
+use kernels_gpu::args::{Level, Sizes, rule};
+use kernels_gpu::{CHANNELS_PER_LANE, Kernels, WARP_LANES, shared_bytes};
+
+use crate::error::{Error, Result};
+use crate::rule::BorderRule;
+use crate::shape::AggregationShape;
+
+/// Warps of a block of the forward and backward kernels.
+const WARPS: u32 = 8;
+
+/// Threads of a block of the kernels that have one thread per item.
+const THREADS_PER_ITEM_BLOCK: u32 = 256;
+
+/// Blocks a grid may have along y.
+const MAX_GRID_Y: u64 = 65_535;
+
+/// Blocks a grid may have along x.
+const MAX_GRID_X: u64 = 0x7fff_ffff;
+
+/// Largest side of a map: every pixel position must be exact in fp32.
+const MAX_SIDE: usize = 1 << 24;
+
+/// The shape of one launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Launch {
+    /// Blocks along x and y.
+    pub(crate) grid: (u32, u32),
+    /// Threads of a block.
+    pub(crate) threads: u32,
+    /// Bytes of dynamic shared memory of a block.
+    pub(crate) shared_bytes: u32,
+}
+
+/// A problem the kernels can take: its sizes in their words, and the table of its maps.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// The sizes as the kernels see them.
+    pub(crate) sizes: Sizes,
+    /// The `(N, L)` maps.
+    pub(crate) maps: Vec<Level>,
+    /// Elements of the feature maps, `B * F * C`.
+    pub(crate) features: usize,
+    /// Elements of the sampling locations, `B * A * P * N * 2`.
+    pub(crate) locations: usize,
+    /// Elements of the weights, `B * A * P * N * L * G`.
+    pub(crate) weights: usize,
+    /// Elements of the output, `B * A * C`.
+    pub(crate) outputs: usize,
+}
+
+impl Plan {
+    /// Checks that the sizes are within the kernels' reach.
+    ///
+    /// Arrays may be as large as memory; what is held in 32 bits is what one batch item or one anchor has of
+    /// something.
+    pub(crate) fn new(shape: &AggregationShape, border: BorderRule) -> Result<Self> {
+        let layout = shape.layout();
+        let (cameras, levels) = (layout.cameras(), layout.levels());
+        let weights_of_anchor = [shape.points(), cameras, levels, shape.groups()];
+        within("weights per anchor", weights_of_anchor.iter().product(), u32::MAX as usize)?;
+        within("points times cameras", shape.points() * cameras, u32::MAX as usize / 2)?;
+        within("num_feat", layout.num_feat(), u32::MAX as usize)?;
+        within("batch times anchors", shape.batch() * shape.anchors(), MAX_GRID_X as usize)?;
+        within("embed_dims", shape.embed_dims(), MAX_GRID_Y as usize * 256)?;
+        let mut maps = Vec::with_capacity(cameras * levels);
+        for camera in 0..cameras {
+            for level in 0..levels {
+                let size = layout.shape(camera, level);
+                within("height of a level", size.height, MAX_SIDE)?;
+                within("width of a level", size.width, MAX_SIDE)?;
+                maps.push(Level {
+                    start: layout.start(camera, level) as u32,
+                    height: size.height as u32,
+                    width: size.width as u32,
+                    reserved: 0,
+                });
+            }
+        }
+        let channels = shape.embed_dims() as u32;
+        let sizes = Sizes {
+            rows: layout.num_feat() as u64,
+            batch: shape.batch() as u32,
+            anchors: shape.anchors() as u32,
+            points: shape.points() as u32,
+            cameras: cameras as u32,
+            levels: levels as u32,
+            groups: shape.groups() as u32,
+            channels,
+            rule: match border {
+                BorderRule::Operator => rule::OPERATOR,
+                BorderRule::GridSample => rule::GRID_SAMPLE,
+            },
+            lanes: channels.div_ceil(CHANNELS_PER_LANE).next_power_of_two().min(WARP_LANES),
+        };
+        Ok(Self {
+            sizes,
+            maps,
+            features: shape.feature_maps_dim().iter().product(),
+            locations: shape.sampling_locations_dim().iter().product(),
+            weights: shape.weights_dim().iter().product(),
+            outputs: shape.output_dim().iter().product(),
+        })
+    }
+
+    /// Whether there is an anchor at all; with none there is no output to write.
+    pub(crate) fn has_anchors(&self) -> bool {
+        self.sizes.batch > 0 && self.sizes.anchors > 0
+    }
+
+    /// Channels of a tile.
+    fn tile(&self) -> u32 {
+        self.sizes.lanes * CHANNELS_PER_LANE
+    }
+
+    /// Whether every 16-byte vector of channels lies within one weight group.
+    pub(crate) fn forward_is_wide<K: Kernels>(&self) -> bool {
+        self.sizes.channels_per_group().is_multiple_of(K::PER_VECTOR)
+    }
+
+    /// Whether, besides, the channels of a group are a power of two of vectors within one tile, so that
+    /// neighbouring lanes can add them up.
+    pub(crate) fn backward_is_wide<K: Kernels>(&self) -> bool {
+        let size = self.sizes.channels_per_group();
+        self.forward_is_wide::<K>()
+            && (size / K::PER_VECTOR).is_power_of_two()
+            && size <= self.tile()
+    }
+
+    /// One block per anchor and tile.
+    pub(crate) fn forward_launch(&self) -> Launch {
+        let anchors = self.sizes.batch * self.sizes.anchors;
+        self.block_launch((anchors, self.sizes.channels.div_ceil(self.tile())))
+    }
+
+    /// One block per anchor.
+    pub(crate) fn backward_launch(&self) -> Launch {
+        self.block_launch((self.sizes.batch * self.sizes.anchors, 1))
+    }
+
+    fn block_launch(&self, grid: (u32, u32)) -> Launch {
+        Launch { grid, threads: WARPS * WARP_LANES, shared_bytes: shared_bytes(WARPS) }
+    }
+
+    /// One thread per sample and channel.
+    pub(crate) fn naive_launch(&self) -> Launch {
+        let samples = (self.weights / self.sizes.groups as usize) as u64;
+        let items = samples * u64::from(self.sizes.channels);
+        let blocks = items.div_ceil(u64::from(THREADS_PER_ITEM_BLOCK)).max(1);
+        // The kernel numbers the blocks row after row, so any rectangle that holds them will do.
+        let rows = blocks.div_ceil(MAX_GRID_X);
+        let grid = (blocks.div_ceil(rows) as u32, rows.min(MAX_GRID_Y) as u32);
+        Launch { grid, threads: THREADS_PER_ITEM_BLOCK, shared_bytes: 0 }
+    }
+
+    /// Enough threads to fill a GPU; each takes many of the `length` elements.
+    pub(crate) fn element_launch(length: usize) -> Launch {
+        let blocks = length.div_ceil(THREADS_PER_ITEM_BLOCK as usize).clamp(1, 4096);
+        Launch { grid: (blocks as u32, 1), threads: THREADS_PER_ITEM_BLOCK, shared_bytes: 0 }
+    }
+}
+
+/// An error unless `actual` is at most `limit`.
+fn within(argument: &'static str, actual: usize, limit: usize) -> Result<()> {
+    if actual > limit {
+        return Err(Error::KernelLimit { argument, limit, actual });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{FeatureLayout, LevelShape};
+    use kernels_gpu::args::F16;
+
+    fn plan(anchors: usize, points: usize, channels: usize, groups: usize) -> Result<Plan> {
+        let layout = FeatureLayout::uniform(2, &[LevelShape { height: 3, width: 4 }])?;
+        let shape = AggregationShape::new(layout, 1, anchors, points, channels, groups)?;
+        Plan::new(&shape, BorderRule::Operator)
+    }
+
+    #[test]
+    fn a_worker_is_as_wide_as_the_channels_need() {
+        let lanes = |channels| plan(1, 1, channels, 1).unwrap().sizes.lanes;
+        assert_eq!([1, 8, 9, 24, 64, 129, 256, 1024].map(lanes), [1, 1, 2, 4, 8, 32, 32, 32]);
+    }
+
+    #[test]
+    fn wide_kernels_need_groups_of_whole_vectors() {
+        let common = plan(1, 1, 256, 8).unwrap();
+        assert!(common.forward_is_wide::<f32>() && common.backward_is_wide::<F16>());
+        let threes = plan(1, 1, 24, 8).unwrap();
+        assert!(!threes.forward_is_wide::<f32>());
+        // Twelve channels are three fp32 vectors: wide in forward, no power of two in backward.
+        let twelve = plan(1, 1, 24, 2).unwrap();
+        assert!(twelve.forward_is_wide::<f32>() && !twelve.backward_is_wide::<f32>());
+        let beyond_a_tile = plan(1, 1, 1024, 2).unwrap();
+        assert!(!beyond_a_tile.backward_is_wide::<f32>());
+    }
+
+    #[test]
+    fn sizes_beyond_the_kernels_are_refused_by_name() {
+        let error = plan(1, 1 << 30, 64, 8).unwrap_err();
+        let Error::KernelLimit { argument, actual, .. } = error else { panic!("{error}") };
+        assert_eq!((argument, actual), ("weights per anchor", (1 << 30) * 2 * 8));
+    }
+
+    #[test]
+    fn naive_grids_hold_every_item() {
+        let launch = plan(1000, 100, 256, 8).unwrap().naive_launch();
+        let threads = u64::from(launch.grid.0) * u64::from(launch.grid.1) * 256;
+        assert!(threads >= 1000 * 100 * 2 * 256);
+    }
+}

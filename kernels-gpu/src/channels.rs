@@ -1,0 +1,157 @@
+//! Which channels a lane holds, and how it moves them.
+//!
+//! A sample is the work of `lanes` neighbouring lanes of a warp, a power of two. They cover a *tile*
+//! of `lanes * 8` channels, eight each; more channels than that take several tiles. There are two
+//! ways to deal the channels of a tile out:
+//!
+//! - [`Wide`]: a lane's channels are whole 16-byte vectors (two of fp32, one of fp16 or bf16) and
+//!   each vector lies within one weight group. The common sizes.
+//! - [`Any`]: channels `lane`, `lane + lanes`, `lane + 2 * lanes`, … one by one. Every other size.
+
+use crate::limits::CHANNELS_PER_LANE;
+use crate::memory;
+use crate::storage::Storage;
+use crate::unroll::{array4, each8, upto8};
+
+/// Channels in registers, in the order of [`Channels::channel`].
+pub(crate) type Lane = [f32; CHANNELS_PER_LANE as usize];
+
+/// The part of the channels a worker is at, as one of its lanes sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    /// First channel of the tile.
+    pub first: u32,
+    /// Lanes that share the tile.
+    pub lanes: u32,
+    /// This lane among them.
+    pub lane: u32,
+    /// All channels, `C`.
+    pub channels: u32,
+}
+
+impl Tile {
+    /// Channels of a full tile.
+    #[inline(always)]
+    pub(crate) const fn width(&self) -> u32 {
+        self.lanes * CHANNELS_PER_LANE
+    }
+}
+
+/// A way to deal the channels of a tile out to the lanes.
+pub(crate) trait Channels<T: Storage> {
+    /// Runs of a lane's channels that surely share a weight group.
+    const SLOTS: usize;
+
+    /// Channels in a slot.
+    const PER_SLOT: usize = CHANNELS_PER_LANE as usize / Self::SLOTS;
+
+    /// The channel a lane holds at `index` of its eight.
+    fn channel(tile: Tile, index: usize) -> u32;
+
+    /// Reads the lane's channels of one pixel row; zeros past the last channel, and everywhere when
+    /// not `live`.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, `row` points to `tile.channels` elements nobody writes during the launch, aligned
+    /// as the access needs it: to 16 bytes for [`Wide`], to one element for [`Any`].
+    unsafe fn load(row: *const T, tile: Tile, live: bool) -> Lane;
+
+    /// Adds to the lane's channels of one fp32 row, atomically.
+    ///
+    /// # Safety
+    ///
+    /// `row` points to `tile.channels` words that are only added to during the launch, aligned as for
+    /// [`load`](Self::load).
+    unsafe fn add(row: *mut f32, tile: Tile, values: &Lane);
+
+    /// The weight group of each of the lane's slots; an existing group also for slots past the last
+    /// channel.
+    #[inline(always)]
+    fn groups(tile: Tile, channels_per_group: u32) -> [u32; CHANNELS_PER_LANE as usize] {
+        let mut groups = [0; CHANNELS_PER_LANE as usize];
+        upto8(Self::SLOTS, |slot| {
+            let channel = Self::channel(tile, slot * Self::PER_SLOT).min(tile.channels - 1);
+            groups[slot] = channel / channels_per_group.max(1);
+        });
+        groups
+    }
+}
+
+/// Whole 16-byte vectors, each within one weight group.
+pub(crate) struct Wide;
+
+impl<T: Storage> Channels<T> for Wide {
+    const SLOTS: usize = CHANNELS_PER_LANE as usize / T::PER_VECTOR;
+
+    #[inline(always)]
+    fn channel(tile: Tile, index: usize) -> u32 {
+        let vector = T::PER_VECTOR as u32;
+        let (slot, within) = (index as u32 / vector, index as u32 % vector);
+        tile.first + (slot * tile.lanes + tile.lane) * vector + within
+    }
+
+    #[inline(always)]
+    unsafe fn load(row: *const T, tile: Tile, live: bool) -> Lane {
+        let mut values = [0.0; CHANNELS_PER_LANE as usize];
+        upto8(<Self as Channels<T>>::SLOTS, |slot| {
+            let first = slot * T::PER_VECTOR;
+            let channel = <Self as Channels<T>>::channel(tile, first);
+            // SAFETY: the vector ends before `tile.channels`, because the vector's length divides it;
+            // the caller vouches for the row.
+            let vector = unsafe {
+                T::load_vector(row.wrapping_add(channel as usize), live && channel < tile.channels)
+            };
+            upto8(T::PER_VECTOR, |index| values[first + index] = vector[index]);
+        });
+        values
+    }
+
+    #[inline(always)]
+    unsafe fn add(row: *mut f32, tile: Tile, values: &Lane) {
+        upto8(2, |four| {
+            let channel = <Self as Channels<T>>::channel(tile, four * 4);
+            if channel < tile.channels {
+                let part = array4(|index| values[four * 4 + index]);
+                // SAFETY: the caller vouches for the row; the four channels lie before its end.
+                unsafe { memory::add_f32x4(row.wrapping_add(channel as usize), part) };
+            }
+        });
+    }
+}
+
+/// One by one, a stride of `lanes` apart: any number of channels and groups.
+pub(crate) struct Any;
+
+impl<T: Storage> Channels<T> for Any {
+    const SLOTS: usize = CHANNELS_PER_LANE as usize;
+
+    #[inline(always)]
+    fn channel(tile: Tile, index: usize) -> u32 {
+        tile.first + index as u32 * tile.lanes + tile.lane
+    }
+
+    #[inline(always)]
+    unsafe fn load(row: *const T, tile: Tile, live: bool) -> Lane {
+        let mut values = [0.0; CHANNELS_PER_LANE as usize];
+        each8(|index| {
+            let channel = <Self as Channels<T>>::channel(tile, index);
+            if live && channel < tile.channels {
+                // SAFETY: the caller vouches for the row; the channel lies before its end.
+                values[index] = unsafe { T::load(row.wrapping_add(channel as usize)) };
+            }
+        });
+        values
+    }
+
+    #[inline(always)]
+    unsafe fn add(row: *mut f32, tile: Tile, values: &Lane) {
+        each8(|index| {
+            let channel = <Self as Channels<T>>::channel(tile, index);
+            if channel < tile.channels {
+                // SAFETY: the caller vouches for the row; the channel lies before its end.
+                unsafe { memory::add_f32(row.wrapping_add(channel as usize), values[index]) };
+            }
+        });
+    }
+}

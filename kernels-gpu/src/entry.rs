@@ -1,0 +1,140 @@
+//! The kernels by name, one per element type and way to deal out channels.
+
+use crate::args::{BackwardArgs, Bf16, F16, ForwardArgs, RoundArgs};
+#[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
+use crate::{
+    backward::backward,
+    channels::{Any, Wide},
+    forward::forward,
+    naive,
+    round::round,
+};
+#[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
+use cuda_std::kernel;
+
+/// A kernel that takes one argument of type `A`.
+#[cfg(not(target_arch = "nvptx64"))]
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<A> {
+    /// Its name in the PTX.
+    pub name: &'static str,
+    /// The body of one thread, for the emulator.
+    #[cfg(feature = "emulator")]
+    pub thread: unsafe fn(A),
+    #[cfg(not(feature = "emulator"))]
+    marker: core::marker::PhantomData<fn(A)>,
+}
+
+/// The kernels of one element type.
+#[cfg(not(target_arch = "nvptx64"))]
+pub trait Kernels: Copy + Sized + 'static {
+    /// Elements in a 16-byte vector. The `WIDE` kernels need the channels of a group to be a multiple
+    /// of it, and every array aligned to 16 bytes.
+    const PER_VECTOR: u32;
+    /// Forward, 16 bytes at a time.
+    const FORWARD_WIDE: Entry<ForwardArgs<Self>>;
+    /// Forward, any number of channels and groups.
+    const FORWARD_ANY: Entry<ForwardArgs<Self>>;
+    /// Backward, 16 bytes at a time. The vectors of a group must be a power of two, and a group must
+    /// fit the tile of `lanes` lanes.
+    const BACKWARD_WIDE: Entry<BackwardArgs<Self>>;
+    /// Backward, any number of channels and groups.
+    const BACKWARD_ANY: Entry<BackwardArgs<Self>>;
+    /// The published forward algorithm.
+    const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>>;
+    /// The published backward algorithm.
+    const BACKWARD_NAIVE: Entry<BackwardArgs<Self, f32>>;
+    /// Rounds fp32 sums to the element type; nothing to do, and no kernel, for fp32.
+    const ROUND: Option<Entry<RoundArgs<Self>>>;
+}
+
+/// Declares kernels, and for the host an [`Entry`] for each.
+macro_rules! entries {
+    ($($(#[$meta:meta])* $name:ident($args:ty) = $body:path;)*) => {$(
+        /// See the module of the kernel's name.
+        ///
+        /// # Safety
+        ///
+        /// The pointers of `args` are valid as its type says, for the sizes it gives, and the launch
+        /// has the shape the kernel's module states.
+        #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
+        #[kernel]
+        pub(crate) unsafe fn $name(args: $args) {
+            // SAFETY: the caller's promise is the same.
+            unsafe { $body(args) }
+        }
+    )*};
+}
+
+entries! {
+    forward_wide_f32(ForwardArgs<f32>) = forward::<f32, Wide>;
+    forward_wide_f16(ForwardArgs<F16>) = forward::<F16, Wide>;
+    forward_wide_bf16(ForwardArgs<Bf16>) = forward::<Bf16, Wide>;
+    forward_any_f32(ForwardArgs<f32>) = forward::<f32, Any>;
+    forward_any_f16(ForwardArgs<F16>) = forward::<F16, Any>;
+    forward_any_bf16(ForwardArgs<Bf16>) = forward::<Bf16, Any>;
+    backward_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide>;
+    backward_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide>;
+    backward_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide>;
+    backward_any_f32(BackwardArgs<f32>) = backward::<f32, Any>;
+    backward_any_f16(BackwardArgs<F16>) = backward::<F16, Any>;
+    backward_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any>;
+    forward_naive_f32(ForwardArgs<f32, f32>) = naive::forward::forward::<f32>;
+    forward_naive_f16(ForwardArgs<F16, f32>) = naive::forward::forward::<F16>;
+    forward_naive_bf16(ForwardArgs<Bf16, f32>) = naive::forward::forward::<Bf16>;
+    backward_naive_f32(BackwardArgs<f32, f32>) = naive::backward::backward::<f32>;
+    backward_naive_f16(BackwardArgs<F16, f32>) = naive::backward::backward::<F16>;
+    backward_naive_bf16(BackwardArgs<Bf16, f32>) = naive::backward::backward::<Bf16>;
+    round_f16(RoundArgs<F16>) = round::<F16>;
+    round_bf16(RoundArgs<Bf16>) = round::<Bf16>;
+}
+
+/// The entry of a kernel declared above.
+#[cfg(not(target_arch = "nvptx64"))]
+macro_rules! entry {
+    ($name:ident) => {
+        Entry {
+            name: stringify!($name),
+            #[cfg(feature = "emulator")]
+            thread: $name,
+            #[cfg(not(feature = "emulator"))]
+            marker: core::marker::PhantomData,
+        }
+    };
+}
+
+#[cfg(not(target_arch = "nvptx64"))]
+impl Kernels for f32 {
+    const PER_VECTOR: u32 = 4;
+    const FORWARD_WIDE: Entry<ForwardArgs<Self>> = entry!(forward_wide_f32);
+    const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_f32);
+    const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f32);
+    const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f32);
+    const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_f32);
+    const BACKWARD_NAIVE: Entry<BackwardArgs<Self, f32>> = entry!(backward_naive_f32);
+    const ROUND: Option<Entry<RoundArgs<Self>>> = None;
+}
+
+#[cfg(not(target_arch = "nvptx64"))]
+impl Kernels for F16 {
+    const PER_VECTOR: u32 = 8;
+    const FORWARD_WIDE: Entry<ForwardArgs<Self>> = entry!(forward_wide_f16);
+    const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_f16);
+    const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f16);
+    const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f16);
+    const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_f16);
+    const BACKWARD_NAIVE: Entry<BackwardArgs<Self, f32>> = entry!(backward_naive_f16);
+    const ROUND: Option<Entry<RoundArgs<Self>>> = Some(entry!(round_f16));
+}
+
+#[cfg(not(target_arch = "nvptx64"))]
+impl Kernels for Bf16 {
+    const PER_VECTOR: u32 = 8;
+    const FORWARD_WIDE: Entry<ForwardArgs<Self>> = entry!(forward_wide_bf16);
+    const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_bf16);
+    const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_bf16);
+    const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_bf16);
+    const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_bf16);
+    const BACKWARD_NAIVE: Entry<BackwardArgs<Self, f32>> = entry!(backward_naive_bf16);
+    const ROUND: Option<Entry<RoundArgs<Self>>> = Some(entry!(round_bf16));
+}

@@ -1,0 +1,39 @@
+//! The numbers kernels and host agree on: limits of a block and the layout of its shared memory.
+
+/// Channels of a tile in one lane.
+pub const CHANNELS_PER_LANE: u32 = 8;
+
+/// Lanes of a warp.
+pub const WARP_LANES: u32 = 32;
+
+/// (point, camera) pairs a block looks at before it works on the visible ones of them.
+pub(crate) const PAIRS_AT_A_TIME: u32 = 1024;
+
+/// Words of a staged sample.
+pub(crate) const SAMPLE_WORDS: u32 = 8;
+
+/// Most warps a block may have.
+pub const MAX_WARPS: u32 = 16;
+
+/// Shared memory of a block of the forward and backward kernels, in 32-bit words, and where its parts
+/// begin.
+pub(crate) mod shared_words {
+    use super::{CHANNELS_PER_LANE, MAX_WARPS, PAIRS_AT_A_TIME, SAMPLE_WORDS, WARP_LANES};
+
+    /// Visible pairs found by each warp in one step.
+    pub(crate) const COUNTS: u32 = 0;
+    /// The visible pairs.
+    pub(crate) const VISIBLE: u32 = COUNTS + MAX_WARPS;
+    /// Scratch of the warps: staged samples, partial sums, products of a tile.
+    pub(crate) const SCRATCH: u32 = VISIBLE + PAIRS_AT_A_TIME;
+    /// Scratch of one warp.
+    pub(crate) const SCRATCH_PER_WARP: u32 = WARP_LANES * SAMPLE_WORDS;
+
+    // A warp's partial sums take the place of its staged samples.
+    const _: () = assert!(SCRATCH_PER_WARP >= WARP_LANES * CHANNELS_PER_LANE);
+
+    /// Bytes for a block of `warps` warps.
+    pub(crate) const fn bytes(warps: u32) -> u32 {
+        (SCRATCH + warps * SCRATCH_PER_WARP) * 4
+    }
+}

@@ -1,0 +1,490 @@
+//! What CUDA has and `cuda_std` does not: wide cached loads, vector reductions, 16-bit floats and
+//! typed shared memory, each as one small wrapper.
+//!
+//! On the GPU a wrapper is one PTX instruction (or the few it takes); in the emulator it is the same
+//! operation with the access reported first, so that an address outside the buffers, a misaligned one
+//! or shared memory nobody wrote ends the launch with a message.
+
+#[cfg(target_arch = "nvptx64")]
+pub(crate) use device::*;
+#[cfg(not(target_arch = "nvptx64"))]
+pub(crate) use host::*;
+
+#[cfg(target_arch = "nvptx64")]
+mod device {
+    use core::arch::asm;
+
+    /// Reads a word that no thread writes during the launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for reads; nobody writes it meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn load_f32(pointer: *const f32) -> f32 {
+        let value;
+        // SAFETY: the caller vouches for the address; the instruction only reads it.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; ld.global.nc.f32 {v}, [%a]; }}",
+                p = in(reg64) pointer, v = out(reg32) value,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        value
+    }
+
+    /// Reads a half word that no thread writes during the launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for reads; nobody writes it meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn load_u16(pointer: *const u16) -> u16 {
+        let value;
+        // SAFETY: the caller vouches for the address; the instruction only reads it.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; ld.global.nc.u16 {v}, [%a]; }}",
+                p = in(reg64) pointer, v = out(reg16) value,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        value
+    }
+
+    /// Reads two words that no thread writes during the launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 8 bytes and valid for reads of 8; nobody writes them meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn load_pair(pointer: *const f32) -> [f32; 2] {
+        let (a, b);
+        // SAFETY: the caller vouches for the address; the instruction only reads it.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p};",
+                "ld.global.nc.v2.f32 {{{a}, {b}}}, [%a]; }}",
+                p = in(reg64) pointer, a = out(reg32) a, b = out(reg32) b,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        [a, b]
+    }
+
+    /// Reads 16 bytes that no thread writes during the launch; zeros when not `live`, and then no
+    /// memory is touched.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, `pointer` is aligned to 16 bytes and valid for reads of 16; nobody writes them
+    /// meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn load_words(pointer: *const u32, live: bool) -> [u32; 4] {
+        let (a, b, c, d);
+        // SAFETY: the caller vouches for the address when `live`; the load is predicated on it.
+        unsafe {
+            asm!(
+                "{{ .reg .pred %l; .reg .b64 %a; setp.ne.u32 %l, {l}, 0;",
+                "cvta.to.global.u64 %a, {p};",
+                "mov.b32 {a}, 0; mov.b32 {b}, 0; mov.b32 {c}, 0; mov.b32 {d}, 0;",
+                "@%l ld.global.nc.v4.b32 {{{a}, {b}, {c}, {d}}}, [%a]; }}",
+                p = in(reg64) pointer, l = in(reg32) u32::from(live),
+                a = out(reg32) a, b = out(reg32) b, c = out(reg32) c, d = out(reg32) d,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        [a, b, c, d]
+    }
+
+    /// Writes a word.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for writes; no other thread touches it meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn store_f32(pointer: *mut f32, value: f32) {
+        // SAFETY: the caller vouches for the address.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; st.global.f32 [%a], {v}; }}",
+                p = in(reg64) pointer, v = in(reg32) value,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// Writes a half word.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for writes; no other thread touches it meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn store_u16(pointer: *mut u16, value: u16) {
+        // SAFETY: the caller vouches for the address.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; st.global.u16 [%a], {v}; }}",
+                p = in(reg64) pointer, v = in(reg16) value,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// Adds to a word, atomically towards every thread of the device.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned, valid for reads and writes, and only ever added to during the launch.
+    #[inline(always)]
+    pub(crate) unsafe fn add_f32(pointer: *mut f32, value: f32) {
+        // SAFETY: the caller vouches for the address.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; red.global.add.f32 [%a], {v}; }}",
+                p = in(reg64) pointer, v = in(reg32) value,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// Adds to four neighbouring words, each atomically: one instruction from sm_90 on, four before.
+    ///
+    /// # Safety
+    ///
+    /// As for [`add_f32`], for 16 bytes aligned to 16.
+    #[inline(always)]
+    pub(crate) unsafe fn add_f32x4(pointer: *mut f32, values: [f32; 4]) {
+        let [a, b, c, d] = values;
+        #[cfg(cuda_arch_ge_90)]
+        // SAFETY: the caller vouches for the address.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p};",
+                "red.global.add.v4.f32 [%a], {{{a}, {b}, {c}, {d}}}; }}",
+                p = in(reg64) pointer,
+                a = in(reg32) a, b = in(reg32) b, c = in(reg32) c, d = in(reg32) d,
+                options(nostack, preserves_flags),
+            );
+        }
+        #[cfg(not(cuda_arch_ge_90))]
+        // SAFETY: the caller vouches for the address.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p};",
+                "red.global.add.f32 [%a], {a}; red.global.add.f32 [%a+4], {b};",
+                "red.global.add.f32 [%a+8], {c}; red.global.add.f32 [%a+12], {d}; }}",
+                p = in(reg64) pointer,
+                a = in(reg32) a, b = in(reg32) b, c = in(reg32) c, d = in(reg32) d,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// Widens an IEEE half.
+    #[inline(always)]
+    pub(crate) fn f16_to_f32(bits: u16) -> f32 {
+        let value;
+        // SAFETY: a register to register conversion.
+        unsafe {
+            asm!("cvt.f32.f16 {v}, {h};", h = in(reg16) bits, v = out(reg32) value,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        value
+    }
+
+    /// Rounds to an IEEE half, to nearest even.
+    #[inline(always)]
+    pub(crate) fn f32_to_f16(value: f32) -> u16 {
+        let bits;
+        // SAFETY: a register to register conversion.
+        unsafe {
+            asm!("cvt.rn.f16.f32 {h}, {v};", v = in(reg32) value, h = out(reg16) bits,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        bits
+    }
+
+    /// The block's dynamic shared memory as an array of words, from word `base` on.
+    #[derive(Clone, Copy)]
+    pub(crate) struct SharedWords {
+        /// Address within the shared window.
+        address: u32,
+    }
+
+    impl SharedWords {
+        /// The words from `base` on.
+        #[inline(always)]
+        pub(crate) fn new(base: u32) -> Self {
+            let start: u64;
+            // SAFETY: an address conversion; the pointer is into shared memory by definition.
+            unsafe {
+                asm!("cvta.to.shared.u64 {a}, {p};",
+                    p = in(reg64) cuda_std::shared::dynamic_shared_mem::<u32>(), a = out(reg64) start,
+                    options(pure, nomem, nostack, preserves_flags));
+            }
+            Self { address: start as u32 + base * 4 }
+        }
+
+        /// Reads word `index`.
+        ///
+        /// # Safety
+        ///
+        /// The word lies in the launch's shared memory, was written, and nobody writes it meanwhile.
+        #[inline(always)]
+        pub(crate) unsafe fn get(self, index: u32) -> u32 {
+            let value;
+            // SAFETY: the caller vouches for the address. Not `pure`: others write between barriers.
+            unsafe {
+                asm!("ld.shared.b32 {v}, [{a}];", a = in(reg32) self.address + index * 4,
+                    v = out(reg32) value, options(readonly, nostack, preserves_flags));
+            }
+            value
+        }
+
+        /// Writes word `index`.
+        ///
+        /// # Safety
+        ///
+        /// The word lies in the launch's shared memory and nobody else touches it meanwhile.
+        #[inline(always)]
+        pub(crate) unsafe fn set(self, index: u32, value: u32) {
+            // SAFETY: the caller vouches for the address.
+            unsafe {
+                asm!("st.shared.b32 [{a}], {v};", a = in(reg32) self.address + index * 4,
+                    v = in(reg32) value, options(nostack, preserves_flags));
+            }
+        }
+
+        /// Reads words `index` to `index + 3`.
+        ///
+        /// # Safety
+        ///
+        /// As for [`get`](Self::get), for four words aligned to 16 bytes.
+        #[inline(always)]
+        pub(crate) unsafe fn get4(self, index: u32) -> [u32; 4] {
+            let (a, b, c, d);
+            // SAFETY: the caller vouches for the address.
+            unsafe {
+                asm!("ld.shared.v4.b32 {{{a}, {b}, {c}, {d}}}, [{p}];",
+                    p = in(reg32) self.address + index * 4,
+                    a = out(reg32) a, b = out(reg32) b, c = out(reg32) c, d = out(reg32) d,
+                    options(readonly, nostack, preserves_flags));
+            }
+            [a, b, c, d]
+        }
+
+        /// Writes words `index` to `index + 3`.
+        ///
+        /// # Safety
+        ///
+        /// As for [`set`](Self::set), for four words aligned to 16 bytes.
+        #[inline(always)]
+        pub(crate) unsafe fn set4(self, index: u32, values: [u32; 4]) {
+            let [a, b, c, d] = values;
+            // SAFETY: the caller vouches for the address.
+            unsafe {
+                asm!("st.shared.v4.b32 [{p}], {{{a}, {b}, {c}, {d}}};",
+                    p = in(reg32) self.address + index * 4,
+                    a = in(reg32) a, b = in(reg32) b, c = in(reg32) c, d = in(reg32) d,
+                    options(nostack, preserves_flags));
+            }
+        }
+    }
+}
+
+#[cfg(not(target_arch = "nvptx64"))]
+mod host {
+    // Wide accesses are unaligned on the host: the emulator counts alignment from the start of a buffer, as
+    // allocations on a GPU do, and a host buffer may start anywhere.
+    use cuda_std::atomic::AtomicF32;
+    use cuda_std::emulator;
+
+    /// Reads a word that no thread writes during the launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for reads; nobody writes it meanwhile.
+    pub(crate) unsafe fn load_f32(pointer: *const f32) -> f32 {
+        emulator::global_read(pointer.cast(), 4);
+        // SAFETY: the caller's promise, and the emulator has checked the address.
+        unsafe { pointer.read() }
+    }
+
+    /// Reads a half word that no thread writes during the launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for reads; nobody writes it meanwhile.
+    pub(crate) unsafe fn load_u16(pointer: *const u16) -> u16 {
+        emulator::global_read(pointer.cast(), 2);
+        // SAFETY: the caller's promise, and the emulator has checked the address.
+        unsafe { pointer.read() }
+    }
+
+    /// Reads two words that no thread writes during the launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 8 bytes and valid for reads of 8; nobody writes them meanwhile.
+    pub(crate) unsafe fn load_pair(pointer: *const f32) -> [f32; 2] {
+        emulator::global_read(pointer.cast(), 8);
+        // SAFETY: the caller's promise, and the emulator has checked the address.
+        unsafe { pointer.cast::<[f32; 2]>().read_unaligned() }
+    }
+
+    /// Reads 16 bytes that no thread writes during the launch; zeros when not `live`, and then no
+    /// memory is touched.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, `pointer` is aligned to 16 bytes and valid for reads of 16; nobody writes them
+    /// meanwhile.
+    pub(crate) unsafe fn load_words(pointer: *const u32, live: bool) -> [u32; 4] {
+        if !live {
+            return [0; 4];
+        }
+        emulator::global_read(pointer.cast(), 16);
+        // SAFETY: the caller's promise, and the emulator has checked the address.
+        unsafe { pointer.cast::<[u32; 4]>().read_unaligned() }
+    }
+
+    /// Writes a word.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for writes; no other thread touches it meanwhile.
+    pub(crate) unsafe fn store_f32(pointer: *mut f32, value: f32) {
+        emulator::global_write(pointer.cast(), 4);
+        // SAFETY: the caller's promise, and the emulator has checked the address.
+        unsafe { pointer.write(value) }
+    }
+
+    /// Writes a half word.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for writes; no other thread touches it meanwhile.
+    pub(crate) unsafe fn store_u16(pointer: *mut u16, value: u16) {
+        emulator::global_write(pointer.cast(), 2);
+        // SAFETY: the caller's promise, and the emulator has checked the address.
+        unsafe { pointer.write(value) }
+    }
+
+    /// Adds to a word, atomically towards every thread of the device.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned, valid for reads and writes, and only ever added to during the launch.
+    pub(crate) unsafe fn add_f32(pointer: *mut f32, value: f32) {
+        emulator::global_atomic(pointer.cast(), 4);
+        // SAFETY: the caller's promise, and the emulator has checked the address; an `AtomicF32` has
+        // the layout of the `f32` it stands for.
+        unsafe { &*pointer.cast::<AtomicF32>() }
+            .fetch_add(value, core::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Adds to four neighbouring words, each atomically.
+    ///
+    /// # Safety
+    ///
+    /// As for [`add_f32`], for 16 bytes aligned to 16.
+    pub(crate) unsafe fn add_f32x4(pointer: *mut f32, values: [f32; 4]) {
+        emulator::global_atomic(pointer.cast(), 16);
+        for (index, value) in values.into_iter().enumerate() {
+            // SAFETY: within the 16 bytes the caller vouches for.
+            unsafe { add_f32(pointer.add(index), value) };
+        }
+    }
+
+    /// Widens an IEEE half.
+    pub(crate) fn f16_to_f32(bits: u16) -> f32 {
+        half::f16::from_bits(bits).to_f32()
+    }
+
+    /// Rounds to an IEEE half, to nearest even.
+    pub(crate) fn f32_to_f16(value: f32) -> u16 {
+        half::f16::from_f32(value).to_bits()
+    }
+
+    /// The block's dynamic shared memory as an array of words, from word `base` on.
+    #[derive(Clone, Copy)]
+    pub(crate) struct SharedWords {
+        start: *mut u32,
+    }
+
+    impl SharedWords {
+        /// The words from `base` on.
+        pub(crate) fn new(base: u32) -> Self {
+            let start = cuda_std::shared::dynamic_shared_mem::<u32>();
+            Self { start: start.wrapping_add(base as usize) }
+        }
+
+        /// Reads word `index`.
+        ///
+        /// # Safety
+        ///
+        /// The word lies in the launch's shared memory, was written, and nobody writes it meanwhile.
+        pub(crate) unsafe fn get(self, index: u32) -> u32 {
+            let pointer = self.start.wrapping_add(index as usize);
+            emulator::shared_read(pointer.cast(), 4);
+            // SAFETY: the caller's promise, and the emulator has checked the address.
+            unsafe { pointer.read() }
+        }
+
+        /// Writes word `index`.
+        ///
+        /// # Safety
+        ///
+        /// The word lies in the launch's shared memory and nobody else touches it meanwhile.
+        pub(crate) unsafe fn set(self, index: u32, value: u32) {
+            let pointer = self.start.wrapping_add(index as usize);
+            emulator::shared_write(pointer.cast(), 4);
+            // SAFETY: the caller's promise, and the emulator has checked the address.
+            unsafe { pointer.write(value) }
+        }
+
+        /// Reads words `index` to `index + 3`.
+        ///
+        /// # Safety
+        ///
+        /// As for [`get`](Self::get), for four words aligned to 16 bytes.
+        pub(crate) unsafe fn get4(self, index: u32) -> [u32; 4] {
+            let pointer = self.start.wrapping_add(index as usize);
+            emulator::shared_read(pointer.cast(), 16);
+            // SAFETY: the caller's promise, and the emulator has checked the address.
+            unsafe { pointer.cast::<[u32; 4]>().read_unaligned() }
+        }
+
+        /// Writes words `index` to `index + 3`.
+        ///
+        /// # Safety
+        ///
+        /// As for [`set`](Self::set), for four words aligned to 16 bytes.
+        pub(crate) unsafe fn set4(self, index: u32, values: [u32; 4]) {
+            let pointer = self.start.wrapping_add(index as usize);
+            emulator::shared_write(pointer.cast(), 16);
+            // SAFETY: the caller's promise, and the emulator has checked the address.
+            unsafe { pointer.cast::<[u32; 4]>().write_unaligned(values) }
+        }
+    }
+}
+
+/// Widens a bf16: its bits are the upper half of the fp32 number.
+#[inline(always)]
+pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Rounds to a bf16, to nearest even; a NaN stays one.
+#[inline(always)]
+pub(crate) fn f32_to_bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    if value.is_nan() {
+        // The quiet bit keeps a NaN whose payload lies in the dropped half from becoming infinite.
+        return (bits >> 16) as u16 | 0x40;
+    }
+    // Half a unit in the last place, less one when the kept part is even, then truncate.
+    let half = 0x7fff + (bits >> 16 & 1);
+    (bits.wrapping_add(half) >> 16) as u16
+}

@@ -1,0 +1,95 @@
+//! A location on a map: whether it counts, and the four pixels it is interpolated from.
+
+use crate::args::{Level, rule};
+#[cfg(target_arch = "nvptx64")]
+use cuda_std::GpuFloat;
+
+/// Whether a location can count on some level, before any level is looked at.
+///
+/// Exact under the operator's rule. Under the `grid_sample` rule it may let a location pass that no
+/// level counts ([`Corners::new`] decides), but never the other way round: a map is at least one
+/// pixel wide, so its half-pixel rim ends half an image outside. NaN and infinities fail both.
+#[inline(always)]
+pub(crate) fn may_count(x: f32, y: f32, border: u32) -> bool {
+    if border == rule::OPERATOR {
+        x > 0.0 && x < 1.0 && y > 0.0 && y < 1.0
+    } else {
+        x > -0.5 && x < 1.5 && y > -0.5 && y < 1.5
+    }
+}
+
+/// The four corners of a sample in the order (top, left), (top, right), (bottom, left),
+/// (bottom, right).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Corners {
+    /// Bit `i` is set when corner `i` lies on the map. Zero when the sample does not count.
+    pub present: u32,
+    /// Pixel row of the top left corner; wraps when that corner is off the map.
+    pub row: u32,
+    /// Distance between the rows of a pixel and the one below.
+    pub pitch: u32,
+    /// Fraction between the left and the right corners.
+    pub s: f32,
+    /// Fraction between the top and the bottom corners.
+    pub t: f32,
+}
+
+impl Corners {
+    /// A sample that does not count.
+    pub(crate) const NONE: Self = Self { present: 0, row: 0, pitch: 0, s: 0.0, t: 0.0 };
+
+    /// The corners of the location on one map, under the given border rule.
+    #[inline(always)]
+    pub(crate) fn new(x: f32, y: f32, map: Level, border: u32) -> Self {
+        let (width, height) = (map.width as f32, map.height as f32);
+        // Two roundings, no fused multiply-add: the published operator rounds the product, and
+        // `floor` must fall on the same side of a pixel centre.
+        let (u, v) = (x * width - 0.5, y * height - 0.5);
+        let counts = if border == rule::OPERATOR {
+            may_count(x, y, border)
+        } else {
+            u > -1.0 && u < width && v > -1.0 && v < height
+        };
+        if !counts {
+            return Self::NONE;
+        }
+        let (left, top) = (u.floor(), v.floor());
+        let (column, line) = (left as i32, top as i32);
+        let left_present = column >= 0;
+        let right_present = column + 1 < map.width as i32;
+        let top_present = line >= 0;
+        let bottom_present = line + 1 < map.height as i32;
+        Self {
+            present: u32::from(top_present && left_present)
+                | u32::from(top_present && right_present) << 1
+                | u32::from(bottom_present && left_present) << 2
+                | u32::from(bottom_present && right_present) << 3,
+            row: map
+                .start
+                .wrapping_add((line as u32).wrapping_mul(map.width))
+                .wrapping_add(column as u32),
+            pitch: map.width,
+            s: u - left,
+            t: v - top,
+        }
+    }
+
+    /// The bilinear coefficient of each corner, also of those off the map.
+    #[inline(always)]
+    pub(crate) fn coefficients(&self) -> [f32; 4] {
+        let (s, t) = (self.s, self.t);
+        [(1.0 - t) * (1.0 - s), (1.0 - t) * s, t * (1.0 - s), t * s]
+    }
+
+    /// Pixel row of a corner; meaningful when the corner is present.
+    #[inline(always)]
+    pub(crate) fn row_of(&self, corner: u32) -> u32 {
+        self.row.wrapping_add(corner & 1).wrapping_add((corner >> 1) * self.pitch)
+    }
+
+    /// Whether a corner lies on the map.
+    #[inline(always)]
+    pub(crate) fn has(&self, corner: u32) -> bool {
+        self.present >> corner & 1 != 0
+    }
+}

@@ -1,0 +1,93 @@
+//! The element types a kernel reads and writes: fp32, fp16 and bf16 in memory, fp32 in registers.
+
+use crate::args::{Bf16, F16};
+use crate::memory;
+use crate::unroll::each8;
+
+/// An element type in memory. Arithmetic is fp32 whatever the storage.
+pub(crate) trait Storage: Copy + 'static {
+    /// Elements in one 16-byte access.
+    const PER_VECTOR: usize;
+
+    /// Reads one element that no thread writes during the launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned, and valid for reads of an element nobody writes meanwhile.
+    unsafe fn load(pointer: *const Self) -> f32;
+
+    /// Reads the 16 bytes at `pointer`, or zeros when not `live`. Only the first
+    /// [`PER_VECTOR`](Self::PER_VECTOR) results carry elements.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, `pointer` is aligned to 16 bytes, and valid for reads of 16 bytes nobody writes
+    /// meanwhile.
+    unsafe fn load_vector(pointer: *const Self, live: bool) -> [f32; 8];
+
+    /// Writes one element, rounded to nearest even.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned, valid for writes, and no other thread touches the element meanwhile.
+    unsafe fn store(pointer: *mut Self, value: f32);
+}
+
+impl Storage for f32 {
+    const PER_VECTOR: usize = 4;
+
+    #[inline(always)]
+    unsafe fn load(pointer: *const Self) -> f32 {
+        // SAFETY: the caller's promise is the same.
+        unsafe { memory::load_f32(pointer) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_vector(pointer: *const Self, live: bool) -> [f32; 8] {
+        // SAFETY: the caller's promise is the same.
+        let [a, b, c, d] = unsafe { memory::load_words(pointer.cast(), live) };
+        [f32::from_bits(a), f32::from_bits(b), f32::from_bits(c), f32::from_bits(d), 0., 0., 0., 0.]
+    }
+
+    #[inline(always)]
+    unsafe fn store(pointer: *mut Self, value: f32) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { memory::store_f32(pointer, value) }
+    }
+}
+
+/// Gives a 16-bit type its storage, from the functions that widen and round one element.
+macro_rules! sixteen_bit_storage {
+    ($type:ident, $widen:path, $round:path) => {
+        impl Storage for $type {
+            const PER_VECTOR: usize = 8;
+
+            #[inline(always)]
+            unsafe fn load(pointer: *const Self) -> f32 {
+                // SAFETY: the caller's promise is the same; the type is a transparent `u16`.
+                $widen(unsafe { memory::load_u16(pointer.cast()) })
+            }
+
+            #[inline(always)]
+            unsafe fn load_vector(pointer: *const Self, live: bool) -> [f32; 8] {
+                // SAFETY: the caller's promise is the same.
+                let words = unsafe { memory::load_words(pointer.cast(), live) };
+                let mut values = [0.0; 8];
+                each8(|index| {
+                    // Little endian: the element with the lower address is the lower half.
+                    values[index] = $widen((words[index / 2] >> (16 * (index % 2))) as u16);
+                });
+                values
+            }
+
+            #[inline(always)]
+            unsafe fn store(pointer: *mut Self, value: f32) {
+                // SAFETY: the caller's promise is the same; the type is a transparent `u16`.
+                unsafe { memory::store_u16(pointer.cast(), $round(value)) }
+            }
+        }
+    };
+}
+
+sixteen_bit_storage!(F16, memory::f16_to_f32, memory::f32_to_f16);
+sixteen_bit_storage!(Bf16, memory::bf16_to_f32, memory::f32_to_bf16);

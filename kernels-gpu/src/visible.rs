@@ -1,0 +1,92 @@
+//! The (point, camera) pairs of an anchor that are seen at all.
+//!
+//! On driving data about one pair in six is. A block first writes the seen ones of up to
+//! [`PAIRS_AT_A_TIME`] pairs into a list in shared memory, in ascending order, so that afterwards all
+//! its warps have work and the order of every sum is the same in every run.
+
+use crate::block::{Place, WARP};
+use crate::limits::{PAIRS_AT_A_TIME, shared_words};
+use crate::memory::{self, SharedWords};
+use crate::sample;
+use cuda_std::{thread, warp};
+
+/// The list in shared memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Visible {
+    pairs: SharedWords,
+    counts: SharedWords,
+}
+
+impl Visible {
+    /// The block's list.
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self {
+            pairs: SharedWords::new(shared_words::VISIBLE),
+            counts: SharedWords::new(shared_words::COUNTS),
+        }
+    }
+
+    /// Lists the seen ones of the pairs `first`, `first + 1`, … up to [`PAIRS_AT_A_TIME`] of them or
+    /// `end`, and returns how many were seen. The list is complete for every thread on return.
+    ///
+    /// # Safety
+    ///
+    /// `locations` points to the `(x, y)` of pairs `0..end`, aligned to 8 bytes. Every thread of the
+    /// block makes the call with the same arguments, and is done reading the previous list.
+    #[inline(always)]
+    pub(crate) unsafe fn collect(
+        self,
+        place: Place,
+        locations: *const f32,
+        first: u32,
+        end: u32,
+        rule: u32,
+    ) -> u32 {
+        let end = end.min(first + PAIRS_AT_A_TIME);
+        let mut total = 0;
+        let mut start = first;
+        while start < end {
+            let pair = start + place.thread;
+            let seen = pair < end && {
+                // SAFETY: `pair` is one of the pairs the caller vouches for.
+                let [x, y] = unsafe { memory::load_pair(locations.add(2 * pair as usize)) };
+                sample::may_count(x, y, rule)
+            };
+            // SAFETY: all lanes of the warp are here: the loop's bounds are the block's.
+            let ballot = unsafe { warp::warp_vote_ballot(WARP, seen) };
+            if place.warp_lane == 0 {
+                // SAFETY: the warp's own word, read only after the barrier.
+                unsafe { self.counts.set(place.warp, ballot.count_ones()) };
+            }
+            thread::sync_threads();
+            let mut before = total;
+            for other in 0..place.warps {
+                // SAFETY: written before the barrier.
+                let count = unsafe { self.counts.get(other) };
+                before += if other < place.warp { count } else { 0 };
+                total += count;
+            }
+            if seen {
+                let rank = (ballot & ((1 << place.warp_lane) - 1)).count_ones();
+                // SAFETY: ranks are distinct, and there are no more of them than pairs.
+                unsafe { self.pairs.set(before + rank, pair) };
+            }
+            // The counts may be written again, and the list read, after this.
+            thread::sync_threads();
+            start += place.threads;
+        }
+        total
+    }
+
+    /// The pair at `index` of the list.
+    ///
+    /// # Safety
+    ///
+    /// `index` is below what [`collect`](Self::collect) returned.
+    #[inline(always)]
+    pub(crate) unsafe fn pair(self, index: u32) -> u32 {
+        // SAFETY: written by `collect`, which ended with a barrier.
+        unsafe { self.pairs.get(index) }
+    }
+}
