@@ -7,6 +7,7 @@ use deformable_aggregation::{
 };
 
 use crate::data::{Data, Results};
+use crate::gpu;
 
 /// A backend by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -89,7 +90,7 @@ impl Engine {
     ///
     /// What the backend reports.
     pub fn copy_bandwidth(&self) -> Result<Option<f64>> {
-        Ok(None)
+        gpu::copy_bandwidth(&self.backend)
     }
 
     /// Forward and backward.

@@ -9,6 +9,7 @@ pub mod commands;
 pub mod compare;
 pub mod data;
 pub mod engines;
+pub mod gpu;
 pub mod judge;
 pub mod output;
 pub mod picture;

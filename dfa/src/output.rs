@@ -83,7 +83,8 @@ pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
         _ if seconds >= 1.0 => format!("{seconds:.2} s"),
-        _ if seconds >= 1e-2 => format!("{:.0} ms", seconds * 1e3),
+        _ if seconds >= 1e-1 => format!("{:.0} ms", seconds * 1e3),
+        _ if seconds >= 1e-2 => format!("{:.1} ms", seconds * 1e3),
         _ if seconds >= 1e-3 => format!("{:.2} ms", seconds * 1e3),
         _ => format!("{:.1} µs", seconds * 1e6),
     }

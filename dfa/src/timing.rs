@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::data::{Data, Results};
 use crate::engines::Engine;
+use crate::gpu::Number;
 
 /// A pass through the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -53,11 +54,14 @@ pub trait Runner<T: Element> {
 /// # Errors
 ///
 /// What the backend reports.
-pub fn runner<'a, T: Element>(
+pub fn runner<'a, T: Number>(
     engine: &Engine,
     data: &'a Data<T>,
     rule: BorderRule,
 ) -> Result<Box<dyn Runner<T> + 'a>> {
+    if let Some(runner) = T::gpu_runner(&engine.backend, engine.algorithm, data, rule)? {
+        return Ok(runner);
+    }
     let operator = engine.operator(data, rule);
     Ok(Box::new(HostRunner { operator, data, output: None, gradients: None }))
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::compare::l2_bound;
 use crate::data::{Data, Quantity, Results};
 use crate::engines::{BackendName, Engine, Selection};
+use crate::gpu::{self, Number};
 use crate::scenario::{self, Footprint, Scenario, Touched};
 use crate::system::{System, available_memory, copy_bandwidth};
 use crate::timing::{Direction, Limits, Timing, measure, runner};
@@ -209,7 +210,7 @@ pub fn run(args: &Args) -> Result<bool> {
     );
 
     let passed = rows.iter().all(|row| row.passed);
-    let devices = plan.engines.iter().map(|(engine, _)| engine.backend.to_string()).collect();
+    let devices = plan.engines.iter().map(|(engine, _)| device(engine)).collect();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         command: std::env::args().collect(),
@@ -255,17 +256,21 @@ fn chosen(args: &Args) -> (Vec<&'static Workload>, Vec<Scenario>, Vec<DType>) {
 /// The engines to measure, each with the copy bandwidth of its memory.
 fn engines(args: &Args) -> Result<Vec<(Engine, f64)>> {
     let selection = Selection::new(&args.backend)?;
+    // Measured once for each memory, so that fast and naive kernels are held against the same floor.
     let mut host = None;
-    let mut engines = Vec::new();
+    let mut engines: Vec<(Engine, f64)> = Vec::new();
     for engine in selection.engines {
         let unasked =
             args.backend.is_empty() && !matches!(engine.name, BackendName::Cpu | BackendName::Cuda);
         if unasked || (engine.algorithm == Algorithm::Naive && !args.naive) {
             continue;
         }
-        let bandwidth = match engine.copy_bandwidth()? {
-            Some(bandwidth) => bandwidth,
-            None => *host.get_or_insert_with(copy_bandwidth),
+        let same = engines.iter().find(|(other, _)| other.name == engine.name);
+        let bandwidth = match same {
+            Some((_, bandwidth)) => *bandwidth,
+            None => engine
+                .copy_bandwidth()?
+                .unwrap_or_else(|| *host.get_or_insert_with(copy_bandwidth)),
         };
         engines.push((engine, bandwidth));
     }
@@ -291,7 +296,7 @@ fn check_memory(workload: &Workload, dtype: DType) -> Result<()> {
 
 impl Plan<'_> {
     /// Measures and checks all engines and directions on one workload.
-    fn measure<T: Element>(&self, workload: &Workload, scenario: Scenario) -> Result<Vec<Row>> {
+    fn measure<T: Number>(&self, workload: &Workload, scenario: Scenario) -> Result<Vec<Row>> {
         let engines: Vec<_> =
             self.engines.iter().filter(|(engine, _)| engine.supports(T::DTYPE)).collect();
         if engines.is_empty() {
@@ -316,7 +321,7 @@ impl Plan<'_> {
         Ok(rows)
     }
 
-    fn measure_engine<T: Element>(
+    fn measure_engine<T: Number>(
         &self,
         subject: &Subject<'_, T>,
         engine: &Engine,
@@ -436,11 +441,15 @@ fn set_naive_ratios(rows: &mut [Row]) {
     }
 }
 
+/// What an engine runs on.
+fn device(engine: &Engine) -> String {
+    gpu::description(&engine.backend).unwrap_or_else(|| System::new().description())
+}
+
 fn print(plan: &Plan<'_>, report: &Report) -> Result<()> {
-    output::line(&report.system.description())?;
     for (engine, bandwidth) in &plan.engines {
         let rate = output::bytes(*bandwidth);
-        output::line(&format!("{}: {}, copies {rate}/s", engine.label(), engine.backend))?;
+        output::line(&format!("{}: {}, copies {rate}/s", engine.label(), device(engine)))?;
     }
     let rows: Vec<Vec<String>> = report.results.iter().map(cells).collect();
     let heading = [

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use deformable_aggregation::{BorderRule, DType, Element};
+use deformable_aggregation::{BorderRule, DType};
 use ndarray::Slice;
 
 use crate::compare::l2_bound;
 use crate::data::{Data, Quantity};
 use crate::engines::{BackendName, Engine, Selection};
+use crate::gpu::{self, Number};
 use crate::picture::{self, Notes};
 use crate::scenario::{self, Scenario, Touched};
 use crate::system::System;
@@ -18,7 +19,7 @@ use crate::workloads::Workload;
 use crate::{judge, output, with_dtype};
 
 /// Anchors that the emulator runs: it checks every access of every thread, which takes its time.
-const EMULATED_ANCHORS: usize = 4;
+const EMULATED_ANCHORS: usize = 64;
 
 /// Arguments of `dfa demo`.
 #[derive(Debug, clap::Args)]
@@ -65,7 +66,7 @@ pub fn run(args: &Args) -> Result<bool> {
     with_dtype!(args.dtype, T => run_in::<T>(args))
 }
 
-fn run_in<T: Element>(args: &Args) -> Result<bool> {
+fn run_in<T: Number>(args: &Args) -> Result<bool> {
     let selection = Selection::new(&args.backend)?;
     let workload = Workload { batch: 1, ..*args.workload };
     let spinner = output::spinner("drawing the scene");
@@ -81,7 +82,8 @@ fn run_in<T: Element>(args: &Args) -> Result<bool> {
     for engine in selection.engines.iter().filter(|engine| engine.supports(T::DTYPE)) {
         spinner.set_message(format!("running {}", engine.label()));
         outcomes.push(if engine.name == BackendName::Emulator {
-            let few = data.part(Slice::from(..), Slice::from(..EMULATED_ANCHORS))?;
+            let few =
+                data.part(Slice::from(..), Slice::from(..EMULATED_ANCHORS.min(workload.anchors)))?;
             let exact = judge::exact(&few, BorderRule::Operator, 1)?;
             outcome(engine, &few, &exact)?
         } else {
@@ -91,7 +93,8 @@ fn run_in<T: Element>(args: &Args) -> Result<bool> {
     spinner.finish_and_clear();
 
     let bound = l2_bound(T::DTYPE);
-    print(args, &workload, touched, judged, &outcomes, bound)?;
+    let machine = machine(&selection.engines);
+    print(args, &workload, touched, judged, &outcomes, bound, &machine)?;
     for status in &selection.missing {
         let reason = status.usable.as_ref().err().map_or("", String::as_str);
         let note = format!("not run: {}: {reason}", status.name);
@@ -99,14 +102,14 @@ fn run_in<T: Element>(args: &Args) -> Result<bool> {
     }
     if let Some(path) = &args.picture {
         let scene = scenario::scene(&workload, args.seed, 0);
-        let image = picture::render(&scene, &notes(args, &workload, touched, &outcomes))?;
+        let image = picture::render(&scene, &notes(args, &workload, touched, &outcomes, machine))?;
         image.save(path).with_context(|| format!("cannot write {}", path.display()))?;
         output::line(&format!("picture: {}", path.display()))?;
     }
     Ok(outcomes.iter().all(|outcome| outcome.errors.iter().all(|error| *error <= bound)))
 }
 
-fn outcome<T: Element>(
+fn outcome<T: Number>(
     engine: &Engine,
     data: &Data<T>,
     exact: &crate::data::Results<f64>,
@@ -128,6 +131,15 @@ fn outcome<T: Element>(
         backward,
         errors: judge::errors(&runner.results()?, exact),
     })
+}
+
+/// Processor and GPU.
+fn machine(engines: &[Engine]) -> String {
+    let processor = System::new().description();
+    match engines.iter().find_map(|engine| gpu::description(&engine.backend)) {
+        Some(gpu) => format!("{processor}; {gpu}"),
+        None => processor,
+    }
 }
 
 /// One row for each engine: name, anchors, times, errors.
@@ -157,6 +169,7 @@ fn print(
     judged: Duration,
     outcomes: &[Outcome],
     bound: f64,
+    machine: &str,
 ) -> Result<()> {
     output::line(&format!(
         "{} {}: {}, one sample, {}",
@@ -176,7 +189,7 @@ fn print(
         output::grouped(touched.rows),
         output::grouped(workload.rows()),
     ))?;
-    output::line(&format!("{}\n", System::new().description()))?;
+    output::line(&format!("{machine}\n"))?;
     output::line(&output::table(&HEADING, 1, &rows(outcomes)))?;
     output::line(&format!(
         "\nRelative L2 errors against sums in fp64 of the same inputs ({} on all cores); each must be at most {bound:.0e}.",
@@ -201,7 +214,7 @@ fn print(
 }
 
 /// What the picture says.
-fn notes(args: &Args, workload: &Workload, touched: Touched, outcomes: &[Outcome]) -> Notes {
+fn notes(args: &Args, workload: &Workload, touched: Touched, outcomes: &[Outcome], machine: String) -> Notes {
     let heading = HEADING.map(str::to_owned).to_vec();
     let remarks = vec![
         "Relative L2 errors against sums in fp64 of the same inputs.".to_owned(),
@@ -211,7 +224,7 @@ fn notes(args: &Args, workload: &Workload, touched: Touched, outcomes: &[Outcome
             output::grouped(touched.rows),
             output::grouped(workload.rows()),
         ),
-        System::new().description(),
+        machine,
     ];
     Notes {
         title: format!("Deformable aggregation on a ring of {} cameras", workload.cameras),

@@ -4,6 +4,7 @@ use anyhow::Result;
 use deformable_aggregation::Backend;
 use serde::Serialize;
 
+use crate::gpu::{self, DeviceInfo, KernelInfo};
 use crate::output;
 use crate::system::System;
 
@@ -24,6 +25,8 @@ struct Report {
     system: System,
     chosen: String,
     backends: Vec<Status>,
+    devices: Vec<DeviceInfo>,
+    kernels: Vec<KernelInfo>,
 }
 
 #[derive(Serialize)]
@@ -49,6 +52,8 @@ pub fn run(args: &Args) -> Result<bool> {
         system: System::new(),
         chosen: Backend::auto().to_string(),
         backends: backends.collect(),
+        devices: gpu::devices(),
+        kernels: gpu::kernels(),
     };
     if args.json {
         output::json(&report)?;
@@ -80,6 +85,21 @@ fn print(report: &Report) -> Result<()> {
             if status.usable { (output::GOOD, "usable    ") } else { (output::BAD, "not usable") };
         let word = output::styled(style, word);
         output::line(&format!("  {:<10} {word}  {}", status.name, status.description))?;
+    }
+    if !report.devices.is_empty() {
+        output::line(&format!("\n{}", output::styled(output::HEADING, "GPUs")))?;
+    }
+    for device in &report.devices {
+        output::line(&format!("  {}  {}", device.ordinal, device.line()))?;
+        output::line(&format!("     {}", device.memory_line()))?;
+    }
+    if !report.kernels.is_empty() {
+        output::line(&format!("\n{}", output::styled(output::HEADING, "GPU kernels")))?;
+    }
+    for kernels in &report.kernels {
+        let compiler = kernels.made_from.iter().find(|line| line.starts_with("compiler"));
+        let compiler = compiler.map_or("", String::as_str);
+        output::line(&format!("  {}  {compiler}", kernels.architecture))?;
     }
     Ok(())
 }
