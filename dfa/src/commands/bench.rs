@@ -268,9 +268,9 @@ fn engines(args: &Args) -> Result<Vec<(Engine, f64)>> {
         let same = engines.iter().find(|(other, _)| other.name == engine.name);
         let bandwidth = match same {
             Some((_, bandwidth)) => *bandwidth,
-            None => engine
-                .copy_bandwidth()?
-                .unwrap_or_else(|| *host.get_or_insert_with(copy_bandwidth)),
+            None => {
+                engine.copy_bandwidth()?.unwrap_or_else(|| *host.get_or_insert_with(copy_bandwidth))
+            }
         };
         engines.push((engine, bandwidth));
     }

@@ -214,7 +214,13 @@ fn print(
 }
 
 /// What the picture says.
-fn notes(args: &Args, workload: &Workload, touched: Touched, outcomes: &[Outcome], machine: String) -> Notes {
+fn notes(
+    args: &Args,
+    workload: &Workload,
+    touched: Touched,
+    outcomes: &[Outcome],
+    machine: String,
+) -> Notes {
     let heading = HEADING.map(str::to_owned).to_vec();
     let remarks = vec![
         "Relative L2 errors against sums in fp64 of the same inputs.".to_owned(),
