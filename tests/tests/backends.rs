@@ -17,8 +17,11 @@ on_every_backend!(
     positions_are_rounded_twice,
     locations_that_are_not_finite_are_skipped,
     weights_of_skipped_samples_are_ignored,
+    weights_of_skipped_levels_are_ignored,
     not_a_number_spreads_from_counted_samples_only,
     missing_corners_are_not_read,
+    ties_are_rounded_to_even,
+    more_elements_than_a_grid_has_threads,
     nothing_to_sum_gives_zeros,
     views_in_any_order_of_axes,
 );
@@ -45,6 +48,12 @@ fn sizes() -> Vec<Sizes> {
         sizes(2, 6, 4, 2, &[(12, 20), (6, 10)], 8, 32),
         // More than one warp's worth of points, and channels that fill no vector.
         sizes(1, 2, 70, 1, &[(5, 8)], 5, 7),
+        // More (point, camera) pairs than a block lists at a time, 1,024.
+        sizes(1, 2, 650, 2, &[(3, 4)], 2, 1),
+        // More channels than a tile has, 256: a group on both sides of the border, whole groups, a group of two tiles.
+        sizes(2, 2, 3, 2, &[(3, 4)], 5, 57),
+        sizes(1, 3, 3, 2, &[(4, 5), (2, 2)], 3, 128),
+        sizes(1, 2, 3, 1, &[(3, 3)], 1, 512),
     ]
 }
 
@@ -74,9 +83,13 @@ fn overlapping_layout() -> FeatureLayout {
 }
 
 fn shared_and_scattered_maps_match_the_exact_sums<T: Element>(subject: &Subject) {
-    let shape = AggregationShape::new(overlapping_layout(), 2, 20, 3, 24, 4).expect("sizes fit");
-    for rule in RULES {
-        assert_matches(&Case::random(shape.clone(), 5).cast::<T>(), subject, rule);
+    // Anchors, channels and groups; more channels than a tile has come in groups on both sides of its border.
+    for (anchors, channels, groups) in [(20, 24, 4), (3, 285, 5), (3, 384, 3)] {
+        let shape = AggregationShape::new(overlapping_layout(), 2, anchors, 3, channels, groups)
+            .expect("sizes fit");
+        for rule in RULES {
+            assert_matches(&Case::random(shape.clone(), 5).cast::<T>(), subject, rule);
+        }
     }
 }
 
@@ -182,10 +195,16 @@ fn rim_of_the_grid_sample_rule<T: Element>(subject: &Subject) {
         [1.0 + 1.0 / 32.0, 0.5],
         [0.0, 0.0],
         [1.0625, 0.5],
+        [0.5, -0.125],
+        [0.5, 1.125],
     ];
-    let (output, _) = one_map::<T>(4, 8, &locations).run(subject, BorderRule::GridSample);
-    for (anchor, expected) in [0.5, 0.25, 0.0, 0.25, 0.25, 0.0].into_iter().enumerate() {
+    let (output, gradients) = one_map::<T>(4, 8, &locations).run(subject, BorderRule::GridSample);
+    for (anchor, expected) in [0.5, 0.25, 0.0, 0.25, 0.25, 0.0, 0.0, 0.0].into_iter().enumerate() {
         assert_eq!(output[[0, anchor, 0]].to_f64(), expected, "anchor {anchor}");
+        // The end of the rim does not count, so it has no slope either.
+        let slopes = gradients.sampling_locations.slice(s![0, anchor, 0, 0, ..]);
+        let counts = slopes.iter().any(|&slope| slope.into() != 0.0);
+        assert_eq!(counts, expected != 0.0, "anchor {anchor}: {slopes}");
     }
     // A map of one pixel reaches half an image outside.
     let locations = [[-0.25, 0.5], [1.25, 1.25], [-0.5, 0.5], [1.5, 0.5]];
@@ -240,6 +259,26 @@ fn weights_of_skipped_samples_are_ignored<T: Element>(subject: &Subject) {
     for rule in RULES {
         let (output, gradients) = case.run(subject, rule);
         assert!(output.iter().all(|value| value.to_f64().is_finite()));
+        assert!(gradients.feature_maps.iter().all(|value| value.to_f64().is_finite()));
+        assert!(gradients.weights.iter().all(|value| value.to_f64().is_finite()));
+        assert!(gradients.sampling_locations.iter().all(|&value| value.into().is_finite()));
+    }
+}
+
+/// One level counts a location that the other does not: the rim of a map of one pixel is half the image.
+fn weights_of_skipped_levels_are_ignored<T: Element>(subject: &Subject) {
+    let levels = [(1, 1), (8, 8)].map(|(height, width)| LevelShape { height, width });
+    for groups in [1, 3] {
+        let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
+        let shape = AggregationShape::new(layout, 1, 2, 2, 24, groups).expect("sizes fit");
+        let mut case = Case::random(shape, 4);
+        // The other point counts on both, so that a warp does have work on the second level.
+        case.sampling_locations.fill(0.4);
+        case.sampling_locations.slice_mut(s![.., .., 0, .., ..]).fill(-0.3);
+        case.weights.slice_mut(s![.., .., 0, .., 1, ..]).fill(f64::NAN);
+        let (output, gradients) = case.cast::<T>().run(subject, BorderRule::GridSample);
+        assert!(output.iter().all(|value| value.to_f64().is_finite()), "{output}");
+        assert!(output.iter().any(|value| !value.is_zero()));
         assert!(gradients.feature_maps.iter().all(|value| value.to_f64().is_finite()));
         assert!(gradients.weights.iter().all(|value| value.to_f64().is_finite()));
         assert!(gradients.sampling_locations.iter().all(|&value| value.into().is_finite()));
@@ -305,6 +344,50 @@ fn missing_corners_are_not_read<T: Element>(subject: &Subject) {
             }
         }
     }
+}
+
+/// Sums half-way between two neighbours: one plus half a step, and one step more.
+fn ties_are_rounded_to_even<T: Element>(subject: &Subject) {
+    let step = T::DTYPE.epsilon();
+    let one_pixel = [LevelShape { height: 1, width: 1 }];
+    // All features and output gradients are 1 where they are not said to be different.
+    let ones = |points: usize, channels: usize| {
+        let layout = FeatureLayout::uniform(1, &one_pixel).expect("has pixels");
+        let shape = AggregationShape::new(layout, 1, 1, points, channels, 1).expect("sizes fit");
+        let mut case = Case::random(shape, 0);
+        case.feature_maps.fill(1.0);
+        case.sampling_locations.fill(0.5);
+        case.grad_output.fill(1.0);
+        case
+    };
+    for (sum, even) in [(1.0, 1.0), (1.0 + step, 1.0 + 2.0 * step)] {
+        for sign in [1.0, -1.0] {
+            let terms = [sign * sum, sign * step / 2.0];
+            // Two points of one channel: the output and the gradient of the feature are the sum of the weights.
+            let mut case = ones(2, 1);
+            case.weights.iter_mut().zip(terms).for_each(|(weight, term)| *weight = term);
+            let (output, gradients) = case.cast::<T>().run(subject, BorderRule::Operator);
+            assert_eq!(output[[0, 0, 0]].to_f64(), sign * even, "output");
+            assert_eq!(gradients.feature_maps[[0, 0, 0]].to_f64(), sign * even, "features");
+            // One point of two channels: the gradient of the weight is the sum of the features.
+            let mut case = ones(1, 2);
+            case.feature_maps.iter_mut().zip(terms).for_each(|(feature, term)| *feature = term);
+            let (_, gradients) = case.cast::<T>().run(subject, BorderRule::Operator);
+            assert_eq!(gradients.weights[[0, 0, 0, 0, 0, 0]].to_f64(), sign * even, "weights");
+        }
+    }
+}
+
+/// Feature maps of more than 4,096 blocks of 256 elements, with the map that is looked at behind those.
+fn more_elements_than_a_grid_has_threads<T: Element>(subject: &Subject) {
+    let (rows, channels) = (4100, 256);
+    let shapes = Array3::from_shape_vec((1, 1, 2), vec![1, 2]).expect("1·1·2");
+    let starts = Array::from_elem((1, 1), rows - 2);
+    let layout = FeatureLayout::new(shapes.view(), starts.view(), rows as usize).expect("fits");
+    let shape = AggregationShape::new(layout, 1, 2, 2, channels, 8).expect("sizes fit");
+    let mut case = Case::random(shape, 12);
+    case.sampling_locations.fill(0.4);
+    assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
 }
 
 fn nothing_to_sum_gives_zeros<T: Element>(subject: &Subject) {
