@@ -76,6 +76,12 @@ impl Engine {
         dtype != DType::F64 || !self.name.has_naive()
     }
 
+    /// Whether it computes gradients for these arrays: repeatable kernels need a layout that allows an order.
+    pub fn takes<T: Element>(&self, data: &Data<T>) -> bool {
+        self.supports(T::DTYPE)
+            && (self.algorithm != Algorithm::Repeatable || !data.shape.layout().has_shared_rows())
+    }
+
     /// The operator on this engine.
     pub fn operator<T: Element>(&self, data: &Data<T>, rule: BorderRule) -> DeformableAggregation {
         DeformableAggregation::new(data.shape.clone())
@@ -139,7 +145,7 @@ impl Selection {
             }
             let backend = name.backend()?;
             let algorithms: &[Algorithm] = if name.has_naive() {
-                &[Algorithm::Fast, Algorithm::Naive]
+                &[Algorithm::Fast, Algorithm::Repeatable, Algorithm::Naive]
             } else {
                 &[Algorithm::Fast]
             };

@@ -525,18 +525,18 @@ fn side_panel(canvas: &Canvas<'_>, scene: &Scene, counts: &Counts, notes: &Notes
     depth_bar(canvas, (LEFT, 206), right)?;
     let table_top = 290;
     results(canvas, notes, (LEFT, table_top), right)?;
-    let mut y = table_top + 40 + 28 * notes.table.len() as i32;
-    for remark in &notes.remarks {
-        text(canvas, remark, (LEFT, y), 15, DIM, HPos::Left, FontStyle::Normal)?;
-        y += 24;
-    }
     let points = scene.key_points.first().map_or(0, Vec::len);
     let size = format!(
-        "{} anchors × {points} key points × {} cameras",
+        "{} anchors × {points} key points × {} cameras.",
         grouped(scene.anchors.len()),
         scene.cameras.len()
     );
-    text(canvas, &size, (LEFT, BIRD - 24), 15, DIM, HPos::Left, FontStyle::Normal)
+    let mut y = table_top + 16 + 28 * notes.table.len() as i32;
+    for remark in std::iter::once(&size).chain(&notes.remarks) {
+        text(canvas, remark, (LEFT, y), 15, DIM, HPos::Left, FontStyle::Normal)?;
+        y += 21;
+    }
+    Ok(())
 }
 
 /// The scale of the depth colours.

@@ -16,9 +16,12 @@ use crate::error::Error;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// The kernels of this crate.
+    /// The fastest kernels. On a GPU the last bits of an fp32 feature gradient may differ between runs, because the
+    /// samples are added in no fixed order.
     #[default]
     Fast,
+    /// The fastest kernels whose results are the same bit for bit in every run, gradients included.
+    Repeatable,
     /// The published algorithm, for comparison: one thread for each sample and channel, which adds its share with
     /// atomics.
     Naive,
@@ -28,6 +31,7 @@ impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Fast => "fast",
+            Self::Repeatable => "repeatable",
             Self::Naive => "naive",
         })
     }
@@ -39,10 +43,11 @@ impl FromStr for Algorithm {
     fn from_str(text: &str) -> Result<Self, Error> {
         match text {
             "fast" => Ok(Self::Fast),
+            "repeatable" => Ok(Self::Repeatable),
             "naive" => Ok(Self::Naive),
             _ => Err(Error::UnknownName {
                 argument: "algorithm",
-                expected: "fast, naive",
+                expected: "fast, repeatable, naive",
                 actual: text.to_owned(),
             }),
         }

@@ -23,7 +23,7 @@ pub(crate) fn forward<T: GpuElement>(
         zeros::<f32>("workspace", kernels::forward_scratch::<T::Kernel>(&plan, algorithm))?;
     let mut memory = Memory::new();
     let arrays = ForwardArrays::<T::Kernel> {
-        maps: maps(&mut memory, &plan),
+        table: table(&mut memory, &plan),
         features: memory.read_only("feature_maps", problem.feature_maps).cast(),
         locations: memory.read_only("sampling_locations", problem.sampling_locations),
         weights: memory.read_only("weights", problem.weights).cast(),
@@ -48,7 +48,7 @@ pub(crate) fn backward<T: GpuElement>(
         zeros::<f32>("workspace", kernels::backward_scratch::<T::Kernel>(&plan, algorithm))?;
     let mut memory = Memory::new();
     let arrays = BackwardArrays::<T::Kernel> {
-        maps: maps(&mut memory, &plan),
+        table: table(&mut memory, &plan),
         features: memory.read_only("feature_maps", problem.feature_maps).cast(),
         locations: memory.read_only("sampling_locations", problem.sampling_locations),
         weights: memory.read_only("weights", problem.weights).cast(),
@@ -67,8 +67,8 @@ pub(crate) fn backward<T: GpuElement>(
     runner.check_written("grad_weights")
 }
 
-fn maps<'a>(memory: &mut Memory<'a>, plan: &'a Plan) -> *const Level {
-    memory.read_only("maps", &plan.maps)
+fn table<'a>(memory: &mut Memory<'a>, plan: &'a Plan) -> *const Level {
+    memory.read_only("maps", &plan.table).cast()
 }
 
 /// The emulator with the buffers of one call.
@@ -108,8 +108,8 @@ impl Executor for Runner<'_> {
             .map_err(|fault| fault_error(entry.name, &fault))
     }
 
-    unsafe fn zero(&self, name: &'static str, array: *mut f32, length: usize) -> Result<()> {
-        let Launch { grid, threads, shared_bytes } = Plan::element_launch(length);
+    unsafe fn zero(&self, name: &'static str, array: *mut u8, bytes: usize) -> Result<()> {
+        let Launch { grid, threads, shared_bytes } = Plan::element_launch(bytes);
         let config = LaunchConfig {
             grid: grid.into(),
             block: threads.into(),
@@ -121,11 +121,11 @@ impl Executor for Runner<'_> {
         self.emulator
             .launch(name, config, self.memory, || {
                 let mut index = cuda_std::thread::index_1d() as usize;
-                while index < length {
-                    let word = array.load(Ordering::Relaxed).wrapping_add(index);
-                    emulator::global_write(word.cast(), 4);
-                    // SAFETY: the emulator has found the word to be in a buffer; one thread per word.
-                    unsafe { word.write(0.0) };
+                while index < bytes {
+                    let byte = array.load(Ordering::Relaxed).wrapping_add(index);
+                    emulator::global_write(byte, 1);
+                    // SAFETY: the emulator has found the byte to be in a buffer; one thread per byte.
+                    unsafe { byte.write(0) };
                     index += step;
                 }
             })

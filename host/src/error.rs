@@ -132,6 +132,12 @@ pub enum Error {
         /// The value given.
         actual: usize,
     },
+    /// Gradients cannot be computed in a fixed order.
+    #[error(
+        "algorithm: expected feature maps that do not share rows, and at most 2^31 samples and tiles of a batch, for \
+         repeatable gradients on a GPU backend; use Algorithm::Fast or Backend::Cpu"
+    )]
+    NotRepeatable,
     /// A device address cannot be that of the array it stands for.
     #[error("{argument}: expected a device address aligned to {alignment} bytes, got {address:#x}")]
     Pointer {

@@ -277,6 +277,39 @@ impl FeatureLayout {
             saturating_i64(self.start(camera, level))
         })
     }
+
+    /// Whether a row of the feature axis belongs to more than one map. Gradients then add up over the maps, and the GPU
+    /// has no repeatable order for that.
+    ///
+    /// ```
+    /// use deformable_aggregation::FeatureLayout;
+    /// use ndarray::array;
+    ///
+    /// // Both cameras read the same 4 × 8 pixels.
+    /// let shapes = array![[[4, 8]], [[4, 8]]];
+    /// let layout = FeatureLayout::new(shapes.view(), array![[0], [0]].view(), 32)?;
+    /// assert!(layout.has_shared_rows());
+    /// # Ok::<(), deformable_aggregation::Error>(())
+    /// ```
+    #[must_use]
+    pub fn has_shared_rows(&self) -> bool {
+        let extents = self.sorted_extents();
+        extents.windows(2).any(|pair| pair[0].1 > pair[1].0)
+    }
+
+    /// First row and end of every map, in ascending order.
+    pub(crate) fn sorted_extents(&self) -> Vec<(usize, usize)> {
+        let maps =
+            (0..self.cameras).flat_map(|camera| (0..self.levels).map(move |level| (camera, level)));
+        let mut extents: Vec<_> = maps
+            .map(|(camera, level)| {
+                let (start, size) = (self.start(camera, level), self.shape(camera, level));
+                (start, start + size.height * size.width)
+            })
+            .collect();
+        extents.sort_unstable();
+        extents
+    }
 }
 
 fn saturating_i64(value: usize) -> i64 {

@@ -86,7 +86,8 @@
 //!
 //! - Sums are `f32` for `f32`, `f16` and `bf16`, and `f64` for `f64`. Results are rounded to the element type once, at the end.
 //! - Positions are computed with two roundings (product, difference), never fused, on every backend.
-//! - Forward is bit for bit repeatable. On the CPU backends so is backward, whatever the number of threads.
+//! - Forward is bit for bit repeatable. So is backward on the CPU backends, whatever the number of threads, and on the GPU
+//!   with [`Algorithm::Repeatable`].
 //! - [`reference::exact`] sums in `f64`, and [`reference::magnitudes`] gives the scale that an error bound goes with.
 //!
 //! # Features
@@ -128,6 +129,8 @@ pub use element::{DType, Element, Scalar};
 pub use error::{Error, Result};
 pub use format::{FormattedFeatureMaps, feature_maps_format, feature_maps_unformat};
 pub use half;
+#[cfg(any(cuda_backend, feature = "emulator"))]
+pub use kernels::GpuElement;
 pub use layout::{FeatureLayout, LevelShape};
 pub use ndarray;
 pub use operator::{

@@ -27,6 +27,88 @@ pub struct Level {
     pub reserved: u32,
 }
 
+/// How the pixels and the samples of one map are numbered for the gather: a row of a table beside that of
+/// the [`Level`]s.
+///
+/// A *tile* is 2 by 2 pixels, the work of one worker; a *cell* is the square between four pixel centres (those
+/// of the rim lack some), the place of a sample. A map of `h` by `w` pixels has `h + 1` rows of `w + 1` cells.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapGrid {
+    /// Number of the map's first tile, counted over the maps of a batch item.
+    pub first_tile: u32,
+    /// Tiles in a row.
+    pub tiles_across: u32,
+    /// Index of the map's first cell among the offsets of a batch item. Each map has one offset more than cells.
+    pub first_cell: u32,
+    /// Fills the structure to the 16 bytes of one load.
+    pub reserved: u32,
+}
+
+/// Neighbouring cells of one map that one block sorts samples into.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Band {
+    /// The map, `camera * L + level`.
+    pub map: u32,
+    /// Its first cell, counted within the map.
+    pub first_cell: u32,
+    /// Its cells, at most [`MAX_BAND_CELLS`](crate::MAX_BAND_CELLS).
+    pub cells: u32,
+    /// 1 for the last band of its map, else 0.
+    pub last: u32,
+}
+
+/// The visible samples of a batch, sorted by where they lie: what the sorting kernel writes and the gather reads.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Bins {
+    /// `(N, L)` maps.
+    pub maps: *const Level,
+    /// `(N, L)` numberings.
+    pub grids: *const MapGrid,
+    /// The bands of all maps.
+    pub bands: *const Band,
+    /// `(B, cells)`: where the samples of each cell begin among the samples of the batch item.
+    pub offsets: *mut u32,
+    /// `(B, N * L * A * P)` samples of four words: anchor, (point, camera) pair, and the position in pixels, u and v.
+    pub samples: *mut u32,
+    /// Tiles with many samples: their count, then their numbers over the batch, in any order.
+    pub crowded: *mut u32,
+    /// Offsets of a batch item.
+    pub cells: u32,
+    /// Tiles of a batch item.
+    pub tiles: u32,
+}
+
+/// Arguments of the kernel that sorts samples.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SortArgs {
+    /// The sizes.
+    pub sizes: Sizes,
+    /// What to fill.
+    pub bins: Bins,
+    /// Sampling locations `(B, A, P, N, 2)`, x before y, fractions of the image.
+    pub locations: *const f32,
+}
+
+/// Arguments of the kernels that gather the gradient of the features.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct GatherArgs<T> {
+    /// The sizes.
+    pub sizes: Sizes,
+    /// The sorted samples.
+    pub bins: Bins,
+    /// Weights `(B, A, P, N, L, G)`.
+    pub weights: *const T,
+    /// Gradient of the output, `(B, A, C)`.
+    pub grad_output: *const T,
+    /// Gradient of the feature maps, `(B, F, C)`. Every row of a map is written.
+    pub grad_features: *mut T,
+}
+
 /// Which locations count: the value of [`Sizes::rule`].
 pub mod rule {
     /// Strictly inside the image, `0 < x < 1` and `0 < y < 1`: the rule of the fused operator.
@@ -118,7 +200,7 @@ pub struct BackwardArgs<T, W = T> {
     pub weights: *const T,
     /// Gradient of the output, `(B, A, C)`.
     pub grad_output: *const T,
-    /// Gradient of the feature maps, `(B, F, C)`, in fp32 whatever `T` is: the kernels add to it, so
+    /// Gradient of the feature maps, `(B, F, C)`, in fp32 whatever `T` is: the kernels that touch it add to it, so
     /// it must hold zeros before.
     pub grad_features: *mut f32,
     /// Gradient of the sampling locations, `(B, A, P, N, 2)`. The naive kernels add to it; the
@@ -150,3 +232,13 @@ pub struct RoundArgs<T> {
 unsafe impl<T> Send for RoundArgs<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for RoundArgs<T> {}
+
+// SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.
+unsafe impl Send for SortArgs {}
+// SAFETY: as above.
+unsafe impl Sync for SortArgs {}
+
+// SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.
+unsafe impl<T> Send for GatherArgs<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for GatherArgs<T> {}

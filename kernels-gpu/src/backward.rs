@@ -1,8 +1,12 @@
-//! Backward: one block per anchor, one worker per visible pair, which takes the pair's levels in turn.
+//! Backward for locations and weights: one block per anchor, one worker per visible pair, which takes the
+//! pair's levels in turn.
 //!
 //! The gradients of locations and weights are sums over channels: they are reduced inside the warp
-//! and stored once. The gradient of the features is a sum over samples of all anchors: it is added to
-//! memory by the widest vector reduction the architecture has, in no fixed order.
+//! and stored once.
+//!
+//! The gradient of the features is a sum over samples of all anchors. Where maps do not share pixels it is
+//! the business of `sort.rs` and `gather.rs`. Where they do, the kernels here do it as well (`SCATTER`): they add
+//! to memory by the widest vector reduction the architecture has, in no fixed order.
 
 use crate::args::{BackwardArgs, Sizes};
 use crate::block::{Place, WARP};
@@ -13,7 +17,7 @@ use crate::memory::{self, SharedWords};
 use crate::sample::Corners;
 use crate::storage::Storage;
 use crate::unroll::{array4, array8, each4, each8, upto8};
-use crate::visible::Visible;
+use crate::visible::{Visible, is_visible};
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
 use cuda_std::{thread, warp};
@@ -42,11 +46,11 @@ pub(crate) trait GroupSums<T: Storage>: Channels<T> {
     ///
     /// All lanes of the warp make the call together, tile after tile. When `live`, `target` points to
     /// the worker's `G` elements of this sample; `scratch` is the worker's own.
-    unsafe fn store(
+    unsafe fn store_sums(
         products: &Lane,
         carry: &mut Self::Carry,
         target: *mut T,
-        tile: Tile,
+        part: &Part,
         channels_per_group: u32,
         scratch: SharedWords,
         live: bool,
@@ -58,16 +62,16 @@ impl<T: Storage> GroupSums<T> for Wide {
     type Carry = ();
 
     #[inline(always)]
-    unsafe fn store(
+    unsafe fn store_sums(
         products: &Lane,
         _: &mut (),
         target: *mut T,
-        tile: Tile,
+        part: &Part,
         channels_per_group: u32,
         _: SharedWords,
         live: bool,
     ) {
-        let slots = <Self as Channels<T>>::SLOTS;
+        let (slots, tile) = (<Self as Channels<T>>::SLOTS, part.tile);
         // Lanes a group spreads over within a slot.
         let span = channels_per_group / T::PER_VECTOR as u32;
         let whole_tile = span > tile.lanes;
@@ -81,9 +85,8 @@ impl<T: Storage> GroupSums<T> for Wide {
             let channel = <Self as Channels<T>>::channel(tile, slot * (8 / slots));
             let first_of_group = tile.lane & (span - 1) == 0 && !(whole_tile && slot > 0);
             if live && first_of_group && channel < tile.channels {
-                let group = channel / channels_per_group.max(1);
                 // SAFETY: the group exists; one lane writes it.
-                unsafe { T::store(target.wrapping_add(group as usize), sum) };
+                unsafe { T::store(target.wrapping_add(part.groups[slot] as usize), sum) };
             }
         });
     }
@@ -93,15 +96,16 @@ impl<T: Storage> GroupSums<T> for Any {
     type Carry = f32;
 
     #[inline(always)]
-    unsafe fn store(
+    unsafe fn store_sums(
         products: &Lane,
         carry: &mut f32,
         target: *mut T,
-        tile: Tile,
+        part: &Part,
         channels_per_group: u32,
         scratch: SharedWords,
         live: bool,
     ) {
+        let tile = part.tile;
         each8(|index| {
             let at = index as u32 * tile.lanes + tile.lane;
             // SAFETY: the word is this lane's own.
@@ -145,10 +149,14 @@ impl<T: Storage> GroupSums<T> for Any {
 ///
 /// The pointers of `args` are valid as it says, for the sizes it gives.
 #[inline(always)]
-pub(crate) unsafe fn backward<T: Storage, C: GroupSums<T>>(args: BackwardArgs<T>) {
+pub(crate) unsafe fn backward<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
+    args: BackwardArgs<T>,
+) {
     let sizes = &args.sizes;
     let place = Place::new(sizes);
     let anchor = Anchor::new(&args, thread::block_idx_x() as usize);
+    // SAFETY: the first tile exists.
+    let start = unsafe { Part::new::<T, C>(sizes, &anchor, place, 0) };
     let visible = Visible::new();
     // SAFETY: these arrays are this block's alone.
     unsafe { anchor.clear(place) };
@@ -158,8 +166,11 @@ pub(crate) unsafe fn backward<T: Storage, C: GroupSums<T>>(args: BackwardArgs<T>
         // SAFETY: the whole block is here with the same arguments, and the barrier at the end of the
         // loop has passed since the last list was read. The first call's barriers also order the
         // zeros of `clear` before what follows.
-        let seen =
-            unsafe { visible.collect(place, anchor.locations, first, anchor.pairs, sizes.rule) };
+        let seen = unsafe {
+            visible.collect(place, first, anchor.pairs, |pair| {
+                is_visible(anchor.locations, pair, sizes.rule)
+            })
+        };
         let mut index = place.warp * place.workers + place.worker;
         // The loop runs as often for every lane of a warp: its lanes meet inside.
         let mut of_warp = place.warp * place.workers;
@@ -168,7 +179,7 @@ pub(crate) unsafe fn backward<T: Storage, C: GroupSums<T>>(args: BackwardArgs<T>
             // SAFETY: the index is below `seen` when `live`, else not used; index 0 exists.
             let pair = unsafe { visible.pair(if live { index } else { 0 }) };
             // SAFETY: all lanes of the warp are here.
-            unsafe { pair_gradients::<T, C>(&args, &anchor, place, pair, live) };
+            unsafe { pair_gradients::<T, C, SCATTER>(&args, &anchor, &start, place, pair, live) };
             index += place.warps * place.workers;
             of_warp += place.warps * place.workers;
         }
@@ -235,6 +246,34 @@ impl<T: Storage> Anchor<T> {
     }
 }
 
+/// What all samples of an anchor have in common on one tile of channels.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    tile: Tile,
+    groups: [u32; CHANNELS_PER_LANE as usize],
+    /// Gradient of the anchor's output.
+    upstream: Lane,
+}
+
+impl Part {
+    /// # Safety
+    ///
+    /// The tile exists.
+    #[inline(always)]
+    unsafe fn new<T: Storage, C: Channels<T>>(
+        sizes: &Sizes,
+        anchor: &Anchor<T>,
+        place: Place,
+        number: u32,
+    ) -> Self {
+        let tile = place.tile(sizes, number);
+        let groups = C::groups(tile, sizes.channels_per_group());
+        // SAFETY: the anchor's row of output gradients.
+        let upstream = unsafe { C::load(anchor.grad_output, tile, true) };
+        Self { tile, groups, upstream }
+    }
+}
+
 /// All gradients one visible pair gives rise to.
 ///
 /// # Safety
@@ -242,9 +281,10 @@ impl<T: Storage> Anchor<T> {
 /// All lanes of the warp make the call together; `pair` is a pair of the anchor, the worker's own
 /// when `live`.
 #[inline(always)]
-unsafe fn pair_gradients<T: Storage, C: GroupSums<T>>(
+unsafe fn pair_gradients<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
     args: &BackwardArgs<T>,
     anchor: &Anchor<T>,
+    start: &Part,
     place: Place,
     pair: u32,
     live: bool,
@@ -266,13 +306,23 @@ unsafe fn pair_gradients<T: Storage, C: GroupSums<T>>(
         let weight = (pair * sizes.levels + level) * sizes.groups;
         // SAFETY: the rows of present corners and the sample's weights are inside the arrays, and
         // all lanes of the warp are here.
-        let dots =
-            unsafe { sample_gradients::<T, C>(sizes, anchor, place, &corners, weight as usize) };
-        let (s, t) = (corners.s, corners.t);
-        let across = (1.0 - t) * (dots[1] - dots[0]) + t * (dots[3] - dots[2]);
-        let down = (1.0 - s) * (dots[2] - dots[0]) + s * (dots[3] - dots[1]);
-        grad_x = (map.width as f32).mul_add(across, grad_x);
-        grad_y = (map.height as f32).mul_add(down, grad_y);
+        let dots = unsafe {
+            sample_gradients::<T, C, SCATTER>(
+                sizes,
+                anchor,
+                start,
+                place,
+                &corners,
+                weight as usize,
+            )
+        };
+        if corners.present != 0 {
+            let (s, t) = (corners.s, corners.t);
+            let across = (1.0 - t) * (dots[1] - dots[0]) + t * (dots[3] - dots[2]);
+            let down = (1.0 - s) * (dots[2] - dots[0]) + s * (dots[3] - dots[1]);
+            grad_x = (map.width as f32).mul_add(across, grad_x);
+            grad_y = (map.height as f32).mul_add(down, grad_y);
+        }
     }
     let grad_x = sum_over_lanes(grad_x, place.lanes);
     let grad_y = sum_over_lanes(grad_y, place.lanes);
@@ -293,9 +343,10 @@ unsafe fn pair_gradients<T: Storage, C: GroupSums<T>>(
 /// All lanes of the warp make the call together. Rows of present corners lie in the anchor's batch
 /// item, and `weight` is the sample's first weight.
 #[inline(always)]
-unsafe fn sample_gradients<T: Storage, C: GroupSums<T>>(
+unsafe fn sample_gradients<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
     sizes: &Sizes,
     anchor: &Anchor<T>,
+    start: &Part,
     place: Place,
     corners: &Corners,
     weight: usize,
@@ -311,13 +362,15 @@ unsafe fn sample_gradients<T: Storage, C: GroupSums<T>>(
     );
     let mut number = 0;
     while number * place.lanes * CHANNELS_PER_LANE < sizes.channels {
-        let tile = place.tile(sizes, number);
-        let groups = C::groups(tile, sizes.channels_per_group());
-        // SAFETY: the anchor's row of output gradients; rows of present corners lie on their map.
-        let upstream = unsafe { C::load(anchor.grad_output, tile, counts) };
+        let mut part = *start;
+        if number > 0 {
+            // SAFETY: the tile exists.
+            part = unsafe { Part::new::<T, C>(sizes, anchor, place, number) };
+        }
+        let Part { tile, groups, upstream } = part;
         let rows =
             array4(|corner| corners.row_of(corner as u32) as usize * sizes.channels as usize);
-        // SAFETY: as above.
+        // SAFETY: rows of present corners lie on their map.
         let pixels = array4(|corner| unsafe {
             C::load(anchor.features.wrapping_add(rows[corner]), tile, corners.has(corner as u32))
         });
@@ -343,7 +396,7 @@ unsafe fn sample_gradients<T: Storage, C: GroupSums<T>>(
             upto8(C::PER_SLOT, |channel| scaled[first + channel] *= factor);
         });
         each4(|corner| {
-            if corners.has(corner as u32) {
+            if SCATTER && corners.has(corner as u32) {
                 let values = array8(|channel| scaled[channel] * coefficients[corner]);
                 // SAFETY: a present corner's row of the gradient, only ever added to.
                 unsafe { C::add(anchor.grad_features.wrapping_add(rows[corner]), tile, &values) };
@@ -353,7 +406,7 @@ unsafe fn sample_gradients<T: Storage, C: GroupSums<T>>(
         unsafe {
             let target = anchor.grad_weights.wrapping_add(weight);
             let size = sizes.channels_per_group();
-            C::store(&products, &mut carry, target, tile, size, scratch, counts);
+            C::store_sums(&products, &mut carry, target, &part, size, scratch, counts);
         }
         number += 1;
     }

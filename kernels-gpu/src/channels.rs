@@ -11,7 +11,7 @@
 use crate::limits::CHANNELS_PER_LANE;
 use crate::memory;
 use crate::storage::Storage;
-use crate::unroll::{array4, each8, upto8};
+use crate::unroll::{array4, array8, each8, upto8};
 
 /// Channels in registers, in the order of [`Channels::channel`].
 pub(crate) type Lane = [f32; CHANNELS_PER_LANE as usize];
@@ -56,6 +56,14 @@ pub(crate) trait Channels<T: Storage> {
     /// When `live`, `row` points to `tile.channels` elements nobody writes during the launch, aligned
     /// as the access needs it: to 16 bytes for [`Wide`], to one element for [`Any`].
     unsafe fn load(row: *const T, tile: Tile, live: bool) -> Lane;
+
+    /// Writes the lane's channels of one pixel row.
+    ///
+    /// # Safety
+    ///
+    /// `row` points to `tile.channels` elements, aligned as for [`load`](Self::load), and no other thread touches
+    /// this lane's channels of it meanwhile.
+    unsafe fn store(row: *mut T, tile: Tile, values: &Lane);
 
     /// Adds to the lane's channels of one fp32 row, atomically.
     ///
@@ -108,6 +116,19 @@ impl<T: Storage> Channels<T> for Wide {
     }
 
     #[inline(always)]
+    unsafe fn store(row: *mut T, tile: Tile, values: &Lane) {
+        upto8(<Self as Channels<T>>::SLOTS, |slot| {
+            let first = slot * T::PER_VECTOR;
+            let channel = <Self as Channels<T>>::channel(tile, first);
+            if channel < tile.channels {
+                let vector = array8(|index| values[(first + index) % values.len()]);
+                // SAFETY: the caller vouches for the row; the vector lies before its end.
+                unsafe { T::store_vector(row.wrapping_add(channel as usize), vector) };
+            }
+        });
+    }
+
+    #[inline(always)]
     unsafe fn add(row: *mut f32, tile: Tile, values: &Lane) {
         upto8(2, |four| {
             let channel = <Self as Channels<T>>::channel(tile, four * 4);
@@ -142,6 +163,17 @@ impl<T: Storage> Channels<T> for Any {
             }
         });
         values
+    }
+
+    #[inline(always)]
+    unsafe fn store(row: *mut T, tile: Tile, values: &Lane) {
+        each8(|index| {
+            let channel = <Self as Channels<T>>::channel(tile, index);
+            if channel < tile.channels {
+                // SAFETY: the caller vouches for the row; the channel lies before its end.
+                unsafe { T::store(row.wrapping_add(channel as usize), values[index]) };
+            }
+        });
     }
 
     #[inline(always)]

@@ -1,13 +1,15 @@
 //! The kernels by name, one per element type and way to deal out channels.
 
-use crate::args::{BackwardArgs, Bf16, F16, ForwardArgs, RoundArgs};
+use crate::args::{BackwardArgs, Bf16, F16, ForwardArgs, GatherArgs, RoundArgs, SortArgs};
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use crate::{
     backward::backward,
     channels::{Any, Wide},
     forward::forward,
+    gather::{gather, gather_crowded},
     naive,
     round::round,
+    sort::sort,
 };
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use cuda_std::kernel;
@@ -25,6 +27,20 @@ pub struct Entry<A> {
     marker: core::marker::PhantomData<fn(A)>,
 }
 
+/// The entry of a kernel of this name.
+#[cfg(not(target_arch = "nvptx64"))]
+macro_rules! entry {
+    ($name:ident) => {
+        Entry {
+            name: stringify!($name),
+            #[cfg(feature = "emulator")]
+            thread: $name,
+            #[cfg(not(feature = "emulator"))]
+            marker: core::marker::PhantomData,
+        }
+    };
+}
+
 /// The kernels of one element type.
 #[cfg(not(target_arch = "nvptx64"))]
 pub trait Kernels: Copy + Sized + 'static {
@@ -35,11 +51,23 @@ pub trait Kernels: Copy + Sized + 'static {
     const FORWARD_WIDE: Entry<ForwardArgs<Self>>;
     /// Forward, any number of channels and groups.
     const FORWARD_ANY: Entry<ForwardArgs<Self>>;
-    /// Backward, 16 bytes at a time. The vectors of a group must be a power of two, and a group must
+    /// Gradients of locations and weights, 16 bytes at a time. The vectors of a group must be a power of two, and a group must
     /// fit the tile of `lanes` lanes.
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>>;
-    /// Backward, any number of channels and groups.
+    /// Gradients of locations and weights, any number of channels and groups.
     const BACKWARD_ANY: Entry<BackwardArgs<Self>>;
+    /// Gradient of the features from sorted samples, 16 bytes at a time; as for forward.
+    const GATHER_WIDE: Entry<GatherArgs<Self>>;
+    /// Gradient of the features from sorted samples, any number of channels and groups.
+    const GATHER_ANY: Entry<GatherArgs<Self>>;
+    /// The crowded tiles that `GATHER_WIDE` leaves.
+    const GATHER_CROWDED_WIDE: Entry<GatherArgs<Self>>;
+    /// The crowded tiles that `GATHER_ANY` leaves.
+    const GATHER_CROWDED_ANY: Entry<GatherArgs<Self>>;
+    /// All three gradients in one, where maps share pixels; otherwise as `BACKWARD_WIDE`.
+    const SCATTER_WIDE: Entry<BackwardArgs<Self>>;
+    /// All three gradients in one, where maps share pixels, any number of channels and groups.
+    const SCATTER_ANY: Entry<BackwardArgs<Self>>;
     /// The published forward algorithm.
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>>;
     /// The published backward algorithm.
@@ -47,6 +75,10 @@ pub trait Kernels: Copy + Sized + 'static {
     /// Rounds fp32 sums to the element type; nothing to do, and no kernel, for fp32.
     const ROUND: Option<Entry<RoundArgs<Self>>>;
 }
+
+/// Sorts the visible samples of every map, for the gather; the same for every element type.
+#[cfg(not(target_arch = "nvptx64"))]
+pub const SORT_SAMPLES: Entry<SortArgs> = entry!(sort_samples);
 
 /// Declares kernels, and for the host an [`Entry`] for each.
 macro_rules! entries {
@@ -67,18 +99,37 @@ macro_rules! entries {
 }
 
 entries! {
+    sort_samples(SortArgs) = sort;
     forward_wide_f32(ForwardArgs<f32>) = forward::<f32, Wide>;
     forward_wide_f16(ForwardArgs<F16>) = forward::<F16, Wide>;
     forward_wide_bf16(ForwardArgs<Bf16>) = forward::<Bf16, Wide>;
     forward_any_f32(ForwardArgs<f32>) = forward::<f32, Any>;
     forward_any_f16(ForwardArgs<F16>) = forward::<F16, Any>;
     forward_any_bf16(ForwardArgs<Bf16>) = forward::<Bf16, Any>;
-    backward_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide>;
-    backward_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide>;
-    backward_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide>;
-    backward_any_f32(BackwardArgs<f32>) = backward::<f32, Any>;
-    backward_any_f16(BackwardArgs<F16>) = backward::<F16, Any>;
-    backward_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any>;
+    backward_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, false>;
+    scatter_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, true>;
+    gather_wide_f32(GatherArgs<f32>) = gather::<f32, Wide>;
+    gather_crowded_wide_f32(GatherArgs<f32>) = gather_crowded::<f32, Wide>;
+    backward_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, false>;
+    scatter_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, true>;
+    gather_wide_f16(GatherArgs<F16>) = gather::<F16, Wide>;
+    gather_crowded_wide_f16(GatherArgs<F16>) = gather_crowded::<F16, Wide>;
+    backward_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, false>;
+    scatter_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, true>;
+    gather_wide_bf16(GatherArgs<Bf16>) = gather::<Bf16, Wide>;
+    gather_crowded_wide_bf16(GatherArgs<Bf16>) = gather_crowded::<Bf16, Wide>;
+    backward_any_f32(BackwardArgs<f32>) = backward::<f32, Any, false>;
+    scatter_any_f32(BackwardArgs<f32>) = backward::<f32, Any, true>;
+    gather_any_f32(GatherArgs<f32>) = gather::<f32, Any>;
+    gather_crowded_any_f32(GatherArgs<f32>) = gather_crowded::<f32, Any>;
+    backward_any_f16(BackwardArgs<F16>) = backward::<F16, Any, false>;
+    scatter_any_f16(BackwardArgs<F16>) = backward::<F16, Any, true>;
+    gather_any_f16(GatherArgs<F16>) = gather::<F16, Any>;
+    gather_crowded_any_f16(GatherArgs<F16>) = gather_crowded::<F16, Any>;
+    backward_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, false>;
+    scatter_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, true>;
+    gather_any_bf16(GatherArgs<Bf16>) = gather::<Bf16, Any>;
+    gather_crowded_any_bf16(GatherArgs<Bf16>) = gather_crowded::<Bf16, Any>;
     forward_naive_f32(ForwardArgs<f32, f32>) = naive::forward::forward::<f32>;
     forward_naive_f16(ForwardArgs<F16, f32>) = naive::forward::forward::<F16>;
     forward_naive_bf16(ForwardArgs<Bf16, f32>) = naive::forward::forward::<Bf16>;
@@ -89,20 +140,6 @@ entries! {
     round_bf16(RoundArgs<Bf16>) = round::<Bf16>;
 }
 
-/// The entry of a kernel declared above.
-#[cfg(not(target_arch = "nvptx64"))]
-macro_rules! entry {
-    ($name:ident) => {
-        Entry {
-            name: stringify!($name),
-            #[cfg(feature = "emulator")]
-            thread: $name,
-            #[cfg(not(feature = "emulator"))]
-            marker: core::marker::PhantomData,
-        }
-    };
-}
-
 #[cfg(not(target_arch = "nvptx64"))]
 impl Kernels for f32 {
     const PER_VECTOR: u32 = 4;
@@ -110,6 +147,12 @@ impl Kernels for f32 {
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_f32);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f32);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f32);
+    const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f32);
+    const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_f32);
+    const GATHER_CROWDED_WIDE: Entry<GatherArgs<Self>> = entry!(gather_crowded_wide_f32);
+    const GATHER_CROWDED_ANY: Entry<GatherArgs<Self>> = entry!(gather_crowded_any_f32);
+    const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_f32);
+    const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_f32);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_f32);
     const BACKWARD_NAIVE: Entry<BackwardArgs<Self, f32>> = entry!(backward_naive_f32);
     const ROUND: Option<Entry<RoundArgs<Self>>> = None;
@@ -122,6 +165,12 @@ impl Kernels for F16 {
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_f16);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f16);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f16);
+    const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f16);
+    const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_f16);
+    const GATHER_CROWDED_WIDE: Entry<GatherArgs<Self>> = entry!(gather_crowded_wide_f16);
+    const GATHER_CROWDED_ANY: Entry<GatherArgs<Self>> = entry!(gather_crowded_any_f16);
+    const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_f16);
+    const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_f16);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_f16);
     const BACKWARD_NAIVE: Entry<BackwardArgs<Self, f32>> = entry!(backward_naive_f16);
     const ROUND: Option<Entry<RoundArgs<Self>>> = Some(entry!(round_f16));
@@ -134,6 +183,12 @@ impl Kernels for Bf16 {
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_bf16);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_bf16);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_bf16);
+    const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_bf16);
+    const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_bf16);
+    const GATHER_CROWDED_WIDE: Entry<GatherArgs<Self>> = entry!(gather_crowded_wide_bf16);
+    const GATHER_CROWDED_ANY: Entry<GatherArgs<Self>> = entry!(gather_crowded_any_bf16);
+    const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_bf16);
+    const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_bf16);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_bf16);
     const BACKWARD_NAIVE: Entry<BackwardArgs<Self, f32>> = entry!(backward_naive_bf16);
     const ROUND: Option<Entry<RoundArgs<Self>>> = Some(entry!(round_bf16));

@@ -14,7 +14,7 @@ use crate::memory::{self, SharedWords};
 use crate::sample::Corners;
 use crate::storage::Storage;
 use crate::unroll::{array4, each8, upto8};
-use crate::visible::Visible;
+use crate::visible::{Visible, is_visible};
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
 use cuda_std::{thread, warp};
@@ -127,7 +127,9 @@ pub(crate) unsafe fn forward<T: Storage, C: Channels<T>>(args: ForwardArgs<T>) {
     while first < pairs {
         // SAFETY: the whole block is here with the same arguments, and the barrier at the end of the
         // loop has passed since the last list was read.
-        let seen = unsafe { visible.collect(place, locations, first, pairs, sizes.rule) };
+        let seen = unsafe {
+            visible.collect(place, first, pairs, |pair| is_visible(locations, pair, sizes.rule))
+        };
         let samples = seen * sizes.levels;
         // Sample `round + i * warps + warp` is staged by lane `i` of the warp.
         let mut round = 0;

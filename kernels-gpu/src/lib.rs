@@ -7,7 +7,9 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `forward.rs`, `backward.rs` | the kernels |
+//! | `forward.rs` | the output |
+//! | `backward.rs` | the gradients of locations and weights |
+//! | `sort.rs`, `gather.rs` | the gradient of the features |
 //! | `naive/` | the published algorithm, the baseline |
 //! | `round.rs` | fp32 sums to 16-bit gradients |
 //! | `visible.rs` | the list of seen (point, camera) pairs |
@@ -32,12 +34,21 @@ macro_rules! kernel_modules {
     };
 }
 kernel_modules!(
-    backward, block, channels, forward, memory, naive, round, sample, storage, unroll, visible
+    backward, block, channels, forward, gather, memory, naive, round, sample, sort, storage,
+    unroll, visible
 );
 
 #[cfg(not(target_arch = "nvptx64"))]
-pub use entry::{Entry, Kernels};
-pub use limits::{CHANNELS_PER_LANE, MAX_WARPS, WARP_LANES};
+pub use entry::{Entry, Kernels, SORT_SAMPLES};
+pub use limits::{CHANNELS_PER_LANE, CROWDED, MAX_BAND_CELLS, MAX_WARPS, TILE_SIDE, WARP_LANES};
+
+/// Bytes of dynamic shared memory that a block of the sorting kernel needs.
+pub const SORT_SHARED_BYTES: u32 = limits::sort_words::BYTES;
+
+/// Bytes of dynamic shared memory that a block of `warps` warps of the gather for crowded tiles needs.
+pub const fn gather_shared_bytes(warps: u32) -> u32 {
+    limits::gather_bytes(warps)
+}
 
 /// Bytes of dynamic shared memory that a block of `warps` warps of the forward and backward kernels
 /// needs. The naive kernels need none.

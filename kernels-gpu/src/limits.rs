@@ -12,8 +12,37 @@ pub(crate) const PAIRS_AT_A_TIME: u32 = 1024;
 /// Words of a staged sample.
 pub(crate) const SAMPLE_WORDS: u32 = 8;
 
-/// Most warps a block may have.
+/// Most warps a block may have: a warp's lanes hold one number of each.
 pub const MAX_WARPS: u32 = 16;
+
+/// Pixels along each side of a tile of the gather.
+pub const TILE_SIDE: u32 = 2;
+
+/// Most cells of a [`Band`](crate::args::Band): their counters fit the shared memory every GPU has.
+pub const MAX_BAND_CELLS: u32 = 8192;
+
+/// More samples than this make a tile crowded: it is left to a whole block.
+pub const CROWDED: u32 = 64;
+
+/// Shared memory of a block of the sorting kernel, in 32-bit words.
+pub(crate) mod sort_words {
+    use super::{MAX_BAND_CELLS, PAIRS_AT_A_TIME, shared_words};
+
+    /// For each point of the list, which lies where that of pairs does elsewhere: its cell, then its place.
+    pub(crate) const PLACES: u32 = shared_words::SCRATCH;
+    /// A counter per cell.
+    pub(crate) const CELLS: u32 = PLACES + PAIRS_AT_A_TIME;
+    /// Samples of the map in earlier bands.
+    pub(crate) const EARLIER: u32 = CELLS + MAX_BAND_CELLS;
+
+    /// Bytes for a block of any size.
+    pub(crate) const BYTES: u32 = (EARLIER + 1) * 4;
+}
+
+/// Shared memory of a block of the gather for crowded tiles: each lane's sums for the pixels of a tile.
+pub(crate) const fn gather_bytes(warps: u32) -> u32 {
+    warps * WARP_LANES * CHANNELS_PER_LANE * TILE_SIDE * TILE_SIDE * 4
+}
 
 /// Shared memory of a block of the forward and backward kernels, in 32-bit words, and where its parts
 /// begin.

@@ -33,6 +33,17 @@ mod device {
         value
     }
 
+    /// Reads a word that no thread writes during the launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for reads; nobody writes it meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn load_u32(pointer: *const u32) -> u32 {
+        // SAFETY: the caller's promise is the same.
+        unsafe { load_f32(pointer.cast()) }.to_bits()
+    }
+
     /// Reads a half word that no thread writes during the launch.
     ///
     /// # Safety
@@ -129,6 +140,72 @@ mod device {
                 options(nostack, preserves_flags),
             );
         }
+    }
+
+    /// Writes a word.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for writes; no other thread touches it meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn store_u32(pointer: *mut u32, value: u32) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { store_f32(pointer.cast(), f32::from_bits(value)) }
+    }
+
+    /// Writes 16 bytes.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 16 bytes and valid for writes of 16; no other thread touches them meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn store_words(pointer: *mut u32, values: [u32; 4]) {
+        let [a, b, c, d] = values;
+        // SAFETY: the caller vouches for the address.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p};",
+                "st.global.v4.b32 [%a], {{{a}, {b}, {c}, {d}}}; }}",
+                p = in(reg64) pointer,
+                a = in(reg32) a, b = in(reg32) b, c = in(reg32) c, d = in(reg32) d,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// Adds to a counter, atomically towards every thread of the device, and returns what it was before.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned, valid for reads and writes, and only ever added to during the launch.
+    #[inline(always)]
+    pub(crate) unsafe fn count(pointer: *mut u32, value: u32) -> u32 {
+        let before;
+        // SAFETY: the caller vouches for the address.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; atom.global.add.u32 {b}, [%a], {v}; }}",
+                p = in(reg64) pointer, v = in(reg32) value, b = out(reg32) before,
+                options(nostack, preserves_flags),
+            );
+        }
+        before
+    }
+
+    /// The lanes of the warp whose `key` is the calling lane's.
+    ///
+    /// # Safety
+    ///
+    /// All lanes of the warp make the call together.
+    #[inline(always)]
+    pub(crate) unsafe fn lanes_alike(key: u32) -> u32 {
+        let lanes;
+        // SAFETY: the caller has all lanes here; the instruction touches registers only.
+        unsafe {
+            asm!("match.any.sync.b32 {l}, {k}, 0xffffffff;", k = in(reg32) key,
+                l = out(reg32) lanes, options(nostack, preserves_flags));
+        }
+        lanes
     }
 
     /// Adds to a word, atomically towards every thread of the device.
@@ -256,6 +333,20 @@ mod device {
             }
         }
 
+        /// Adds to word `index`, atomically towards the block.
+        ///
+        /// # Safety
+        ///
+        /// The word lies in the launch's shared memory, was written, and is only added to meanwhile.
+        #[inline(always)]
+        pub(crate) unsafe fn add(self, index: u32, value: u32) {
+            // SAFETY: the caller vouches for the address.
+            unsafe {
+                asm!("red.shared.add.u32 [{a}], {v};", a = in(reg32) self.address + index * 4,
+                    v = in(reg32) value, options(nostack, preserves_flags));
+            }
+        }
+
         /// Reads words `index` to `index + 3`.
         ///
         /// # Safety
@@ -297,8 +388,9 @@ mod device {
 mod host {
     // Wide accesses are unaligned on the host: the emulator counts alignment from the start of a buffer, as
     // allocations on a GPU do, and a host buffer may start anywhere.
+    use core::sync::atomic::{AtomicU32, Ordering};
     use cuda_std::atomic::AtomicF32;
-    use cuda_std::emulator;
+    use cuda_std::{emulator, warp};
 
     /// Reads a word that no thread writes during the launch.
     ///
@@ -309,6 +401,16 @@ mod host {
         emulator::global_read(pointer.cast(), 4);
         // SAFETY: the caller's promise, and the emulator has checked the address.
         unsafe { pointer.read() }
+    }
+
+    /// Reads a word that no thread writes during the launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for reads; nobody writes it meanwhile.
+    pub(crate) unsafe fn load_u32(pointer: *const u32) -> u32 {
+        // SAFETY: the caller's promise is the same.
+        unsafe { load_f32(pointer.cast()) }.to_bits()
     }
 
     /// Reads a half word that no thread writes during the launch.
@@ -371,6 +473,51 @@ mod host {
         unsafe { pointer.write(value) }
     }
 
+    /// Writes a word.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for writes; no other thread touches it meanwhile.
+    pub(crate) unsafe fn store_u32(pointer: *mut u32, value: u32) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { store_f32(pointer.cast(), f32::from_bits(value)) }
+    }
+
+    /// Writes 16 bytes.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 16 bytes and valid for writes of 16; no other thread touches them meanwhile.
+    pub(crate) unsafe fn store_words(pointer: *mut u32, values: [u32; 4]) {
+        emulator::global_write(pointer.cast(), 16);
+        // SAFETY: the caller's promise, and the emulator has checked the address.
+        unsafe { pointer.cast::<[u32; 4]>().write_unaligned(values) }
+    }
+
+    /// Adds to a counter, atomically towards every thread of the device, and returns what it was before.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned, valid for reads and writes, and only ever added to during the launch.
+    pub(crate) unsafe fn count(pointer: *mut u32, value: u32) -> u32 {
+        emulator::global_atomic(pointer.cast(), 4);
+        // SAFETY: the caller's promise, and the emulator has checked the address.
+        unsafe { AtomicU32::from_ptr(pointer) }.fetch_add(value, Ordering::Relaxed)
+    }
+
+    /// The lanes of the warp whose `key` is the calling lane's.
+    ///
+    /// # Safety
+    ///
+    /// All lanes of the warp make the call together.
+    pub(crate) unsafe fn lanes_alike(key: u32) -> u32 {
+        (0..32).fold(0, |lanes, lane| {
+            // SAFETY: the caller has all lanes here.
+            let (other, _) = unsafe { warp::warp_shuffle_idx(u32::MAX, key, lane, 32) };
+            lanes | u32::from(other == key) << lane
+        })
+    }
+
     /// Adds to a word, atomically towards every thread of the device.
     ///
     /// # Safety
@@ -381,7 +528,7 @@ mod host {
         // SAFETY: the caller's promise, and the emulator has checked the address; an `AtomicF32` has
         // the layout of the `f32` it stands for.
         unsafe { &*pointer.cast::<AtomicF32>() }
-            .fetch_add(value, core::sync::atomic::Ordering::Relaxed);
+            .fetch_add(value, Ordering::Relaxed);
     }
 
     /// Adds to four neighbouring words, each atomically.
@@ -442,6 +589,17 @@ mod host {
             emulator::shared_write(pointer.cast(), 4);
             // SAFETY: the caller's promise, and the emulator has checked the address.
             unsafe { pointer.write(value) }
+        }
+
+        /// Adds to word `index`, atomically towards the block.
+        ///
+        /// # Safety
+        ///
+        /// The word lies in the launch's shared memory, was written, and is only added to meanwhile.
+        pub(crate) unsafe fn add(self, index: u32, value: u32) {
+            // A block's threads take turns on one thread of the host: nobody comes between.
+            // SAFETY: the caller's promise is the same.
+            unsafe { self.set(index, self.get(index).wrapping_add(value)) };
         }
 
         /// Reads words `index` to `index + 3`.

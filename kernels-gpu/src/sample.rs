@@ -18,6 +18,22 @@ pub(crate) fn may_count(x: f32, y: f32, border: u32) -> bool {
     }
 }
 
+/// Where the location lies on one map, in pixels from the centre of the first, across and down; nothing when
+/// it does not count there.
+#[inline(always)]
+pub(crate) fn position(x: f32, y: f32, map: Level, border: u32) -> Option<[f32; 2]> {
+    let (width, height) = (map.width as f32, map.height as f32);
+    // Two roundings, no fused multiply-add: the published operator rounds the product, and `floor` must fall on
+    // the same side of a pixel centre.
+    let (u, v) = (x * width - 0.5, y * height - 0.5);
+    let counts = if border == rule::OPERATOR {
+        may_count(x, y, border)
+    } else {
+        u > -1.0 && u < width && v > -1.0 && v < height
+    };
+    counts.then_some([u, v])
+}
+
 /// The four corners of a sample in the order (top, left), (top, right), (bottom, left),
 /// (bottom, right).
 #[derive(Clone, Copy, Debug)]
@@ -41,18 +57,7 @@ impl Corners {
     /// The corners of the location on one map, under the given border rule.
     #[inline(always)]
     pub(crate) fn new(x: f32, y: f32, map: Level, border: u32) -> Self {
-        let (width, height) = (map.width as f32, map.height as f32);
-        // Two roundings, no fused multiply-add: the published operator rounds the product, and
-        // `floor` must fall on the same side of a pixel centre.
-        let (u, v) = (x * width - 0.5, y * height - 0.5);
-        let counts = if border == rule::OPERATOR {
-            may_count(x, y, border)
-        } else {
-            u > -1.0 && u < width && v > -1.0 && v < height
-        };
-        if !counts {
-            return Self::NONE;
-        }
+        let Some([u, v]) = position(x, y, map, border) else { return Self::NONE };
         let (left, top) = (u.floor(), v.floor());
         let (column, line) = (left as i32, top as i32);
         let left_present = column >= 0;

@@ -2,7 +2,7 @@
 
 use crate::args::{Bf16, F16};
 use crate::memory;
-use crate::unroll::each8;
+use crate::unroll::{array4, each8};
 
 /// An element type in memory. Arithmetic is fp32 whatever the storage.
 pub(crate) trait Storage: Copy + 'static {
@@ -24,6 +24,13 @@ pub(crate) trait Storage: Copy + 'static {
     /// When `live`, `pointer` is aligned to 16 bytes, and valid for reads of 16 bytes nobody writes
     /// meanwhile.
     unsafe fn load_vector(pointer: *const Self, live: bool) -> [f32; 8];
+
+    /// Writes the 16 bytes at `pointer`: the first [`PER_VECTOR`](Self::PER_VECTOR) values, rounded to nearest even.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 16 bytes, valid for writes of 16, and no other thread touches them meanwhile.
+    unsafe fn store_vector(pointer: *mut Self, values: [f32; 8]);
 
     /// Writes one element, rounded to nearest even.
     ///
@@ -47,6 +54,13 @@ impl Storage for f32 {
         // SAFETY: the caller's promise is the same.
         let [a, b, c, d] = unsafe { memory::load_words(pointer.cast(), live) };
         [f32::from_bits(a), f32::from_bits(b), f32::from_bits(c), f32::from_bits(d), 0., 0., 0., 0.]
+    }
+
+    #[inline(always)]
+    unsafe fn store_vector(pointer: *mut Self, values: [f32; 8]) {
+        let words = array4(|index| values[index].to_bits());
+        // SAFETY: the caller's promise is the same.
+        unsafe { memory::store_words(pointer.cast(), words) }
     }
 
     #[inline(always)]
@@ -78,6 +92,17 @@ macro_rules! sixteen_bit_storage {
                     values[index] = $widen((words[index / 2] >> (16 * (index % 2))) as u16);
                 });
                 values
+            }
+
+            #[inline(always)]
+            unsafe fn store_vector(pointer: *mut Self, values: [f32; 8]) {
+                let words = array4(|index| {
+                    // Little endian, as in `load_vector`.
+                    u32::from($round(values[2 * index]))
+                        | u32::from($round(values[2 * index + 1])) << 16
+                });
+                // SAFETY: the caller's promise is the same.
+                unsafe { memory::store_words(pointer.cast(), words) }
             }
 
             #[inline(always)]

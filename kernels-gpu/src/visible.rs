@@ -27,32 +27,26 @@ impl Visible {
         }
     }
 
-    /// Lists the seen ones of the pairs `first`, `first + 1`, … up to [`PAIRS_AT_A_TIME`] of them or
-    /// `end`, and returns how many were seen. The list is complete for every thread on return.
+    /// Lists those of the numbers `first`, `first + 1`, … up to [`PAIRS_AT_A_TIME`] of them or `end`, that are
+    /// `seen`, and returns how many they are. The list is complete for every thread on return.
     ///
     /// # Safety
     ///
-    /// `locations` points to the `(x, y)` of pairs `0..end`, aligned to 8 bytes. Every thread of the
-    /// block makes the call with the same arguments, and is done reading the previous list.
+    /// Every thread of the block makes the call with the same arguments, and is done reading the previous list.
     #[inline(always)]
     pub(crate) unsafe fn collect(
         self,
         place: Place,
-        locations: *const f32,
         first: u32,
         end: u32,
-        rule: u32,
+        seen: impl Fn(u32) -> bool,
     ) -> u32 {
         let end = end.min(first + PAIRS_AT_A_TIME);
         let mut total = 0;
         let mut start = first;
         while start < end {
             let pair = start + place.thread;
-            let seen = pair < end && {
-                // SAFETY: `pair` is one of the pairs the caller vouches for.
-                let [x, y] = unsafe { memory::load_pair(locations.add(2 * pair as usize)) };
-                sample::may_count(x, y, rule)
-            };
+            let seen = pair < end && seen(pair);
             // SAFETY: all lanes of the warp are here: the loop's bounds are the block's.
             let ballot = unsafe { warp::warp_vote_ballot(WARP, seen) };
             if place.warp_lane == 0 {
@@ -79,7 +73,7 @@ impl Visible {
         total
     }
 
-    /// The pair at `index` of the list.
+    /// The number at `index` of the list.
     ///
     /// # Safety
     ///
@@ -89,4 +83,12 @@ impl Visible {
         // SAFETY: written by `collect`, which ended with a barrier.
         unsafe { self.pairs.get(index) }
     }
+}
+
+/// Whether a pair of an anchor can count on some level.
+#[inline(always)]
+pub(crate) fn is_visible(locations: *const f32, pair: u32, rule: u32) -> bool {
+    // SAFETY: the callers pass the anchor's locations and one of its pairs.
+    let [x, y] = unsafe { memory::load_pair(locations.wrapping_add(2 * pair as usize)) };
+    sample::may_count(x, y, rule)
 }

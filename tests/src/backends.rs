@@ -21,8 +21,10 @@ impl Subject {
     /// If nothing has this name: a misspelt test must not pass.
     #[must_use]
     pub fn open(name: &str) -> Option<Self> {
-        let (name, algorithm) = match name.strip_suffix("_naive") {
-            Some(name) => (name, Algorithm::Naive),
+        let (name, algorithm) = match name.split_once('_') {
+            Some((name, algorithm)) => {
+                (name, algorithm.parse().unwrap_or_else(|error| panic!("{error}")))
+            }
             None => (name, Algorithm::Fast),
         };
         let backend = match name {
@@ -59,8 +61,8 @@ impl From<Backend> for Subject {
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.algorithm {
-            Algorithm::Naive => write!(f, "{} (naive kernels)", self.backend),
-            _ => self.backend.fmt(f),
+            Algorithm::Fast => self.backend.fmt(f),
+            algorithm => write!(f, "{} ({algorithm} kernels)", self.backend),
         }
     }
 }
@@ -77,9 +79,13 @@ macro_rules! on_every_backend {
                 fp64 f64, fp32 f32, fp16 half::f16, bf16 half::bf16);
             $crate::on_every_backend!(@subject $check emulator
                 fp32 f32, fp16 half::f16, bf16 half::bf16);
+            $crate::on_every_backend!(@subject $check emulator_repeatable
+                fp32 f32, fp16 half::f16, bf16 half::bf16);
             $crate::on_every_backend!(@subject $check emulator_naive
                 fp32 f32, fp16 half::f16, bf16 half::bf16);
             $crate::on_every_backend!(@subject $check cuda
+                fp32 f32, fp16 half::f16, bf16 half::bf16);
+            $crate::on_every_backend!(@subject $check cuda_repeatable
                 fp32 f32, fp16 half::f16, bf16 half::bf16);
             $crate::on_every_backend!(@subject $check cuda_naive
                 fp32 f32, fp16 half::f16, bf16 half::bf16);

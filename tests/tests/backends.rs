@@ -1,8 +1,8 @@
 //! Properties that every backend must have, in every element type. One body each, instantiated by `on_every_backend!`.
 
 use deformable_aggregation::{
-    AggregationShape, Algorithm, BorderRule, DType, Element, FeatureLayout, Gradients, LevelShape,
-    Scalar as _, reference,
+    AggregationShape, Algorithm, Backend, BorderRule, DType, Element, FeatureLayout, Gradients,
+    LevelShape, Scalar as _, reference,
 };
 use deformable_aggregation_tests::{Bound, Case, Sizes, Subject, check, on_every_backend};
 use ndarray::{Array, Array3, Dimension, s};
@@ -12,6 +12,8 @@ on_every_backend!(
     shared_and_scattered_maps_match_the_exact_sums,
     backward_is_the_adjoint_of_forward,
     forward_repeats_bit_for_bit,
+    repeatable_gradients_repeat_bit_for_bit,
+    crowded_tiles_match_the_exact_sums,
     border_of_the_operator_rule,
     rim_of_the_grid_sample_rule,
     positions_are_rounded_twice,
@@ -145,6 +147,36 @@ fn forward_repeats_bit_for_bit<T: Element>(subject: &Subject) {
     for _ in 0..3 {
         let again = operator.forward(case.inputs()).expect("arrays fit");
         assert_eq!(bits(&first), bits(&again));
+    }
+}
+
+fn repeatable_gradients_repeat_bit_for_bit<T: Element>(subject: &Subject) {
+    let on_gpu = !matches!(subject.backend, Backend::Reference | Backend::Cpu);
+    if on_gpu && subject.algorithm != Algorithm::Repeatable {
+        return;
+    }
+    let case = Case::random(sizes()[3].shape(), 1).cast::<T>();
+    let first = case.run(subject, BorderRule::Operator).1;
+    for _ in 0..3 {
+        let again = case.run(subject, BorderRule::Operator).1;
+        assert_eq!(bits(&first.feature_maps), bits(&again.feature_maps));
+        assert_eq!(bits(&first.weights), bits(&again.weights));
+        let locations = |gradients: &Gradients<T>| {
+            gradients.sampling_locations.mapv(Into::<f64>::into).mapv(f64::to_bits)
+        };
+        assert_eq!(locations(&first), locations(&again));
+    }
+}
+
+/// Hundreds of samples around every pixel: more than one worker takes alone, on maps with gaps between them.
+fn crowded_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
+    let shapes = Array3::from_shape_vec((1, 2, 2), vec![3, 2, 1, 1]).expect("2·2");
+    let starts = Array::from_shape_vec((1, 2), vec![9, 2]).expect("2");
+    let layout = FeatureLayout::new(shapes.view(), starts.view(), 17).expect("the maps lie inside");
+    for (channels, groups) in [(16, 4), (7, 7), (264, 33)] {
+        let shape =
+            AggregationShape::new(layout.clone(), 2, 30, 20, channels, groups).expect("fit");
+        assert_matches(&Case::random(shape, 3).cast::<T>(), subject, BorderRule::Operator);
     }
 }
 

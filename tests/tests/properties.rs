@@ -46,7 +46,15 @@ fn all_match<T: Element>(case: &Case<f64>, rule: BorderRule) -> Result<(), TestC
     let scale = reference::magnitudes(&case.shape, rule, inputs, upstream).expect("arrays fit");
     let names: &[_] = match T::DTYPE {
         DType::F64 => &["cpu"],
-        _ => &["cpu", "emulator", "emulator_naive", "cuda", "cuda_naive"],
+        _ => &[
+            "cpu",
+            "emulator",
+            "emulator_repeatable",
+            "emulator_naive",
+            "cuda",
+            "cuda_repeatable",
+            "cuda_naive",
+        ],
     };
     for subject in names.iter().filter_map(|name| Subject::open(name)) {
         let (output, gradients) = case.run(&subject, rule);

@@ -330,7 +330,7 @@ fn names_that_are_not_known() {
     );
     assert_eq!(
         "slow".parse::<Algorithm>().map_err(text),
-        Err("algorithm: expected one of fast, naive, got \"slow\"".to_owned())
+        Err("algorithm: expected one of fast, repeatable, naive, got \"slow\"".to_owned())
     );
     for dtype in [DType::F64, DType::F32, DType::F16, DType::Bf16] {
         assert_eq!(dtype.to_string().parse(), Ok(dtype));

@@ -130,6 +130,9 @@ struct Row {
     /// Time of the published algorithm over the time of this row.
     #[serde(skip_serializing_if = "Option::is_none")]
     naive_over_fast: Option<f64>,
+    /// Whether the backend has several algorithms.
+    #[serde(skip)]
+    has_algorithms: bool,
     errors: Vec<QuantityError>,
     error_bound: f64,
     passed: bool,
@@ -380,6 +383,7 @@ impl Plan<'_> {
                 floor_us,
                 over_floor: micro(timing.median) / floor_us,
                 naive_over_fast: None,
+                has_algorithms: engine.name.has_naive(),
                 passed: errors.iter().all(|error| error.relative_l2 <= bound),
                 errors,
                 error_bound: bound,
@@ -426,14 +430,14 @@ fn last_item<T: Element>(results: &Results<T>) -> Results<T> {
     }
 }
 
-/// Writes into every fast row how much longer the naive row beside it took.
+/// Writes into every other row how much longer the naive row beside it took.
 fn set_naive_ratios(rows: &mut [Row]) {
     let naive: Vec<_> = rows
         .iter()
         .filter(|row| row.algorithm == Algorithm::Naive.to_string())
         .map(|row| (row.backend, row.direction, row.median_us))
         .collect();
-    for row in rows.iter_mut().filter(|row| row.algorithm == Algorithm::Fast.to_string()) {
+    for row in rows.iter_mut().filter(|row| row.algorithm != Algorithm::Naive.to_string()) {
         row.naive_over_fast = naive
             .iter()
             .find(|(backend, direction, _)| (*backend, *direction) == (row.backend, row.direction))
@@ -486,8 +490,7 @@ fn print(plan: &Plan<'_>, report: &Report) -> Result<()> {
 fn cells(row: &Row) -> Vec<String> {
     let time = |micro: f64| output::duration(Duration::from_secs_f64(micro / 1e6));
     let error = row.errors.iter().map(|error| error.relative_l2).fold(0.0, f64::max);
-    let backend = if row.naive_over_fast.is_some() || row.algorithm == Algorithm::Naive.to_string()
-    {
+    let backend = if row.has_algorithms {
         format!("{} {}", row.backend, row.algorithm)
     } else {
         row.backend.to_owned()

@@ -199,7 +199,7 @@ fn operator_case<T: Element>(
                 flat(reference::magnitudes(&exact.shape, golden.rule, inputs, grad)?)
             }
         };
-        for engine in plan.engines.iter().filter(|engine| engine.supports(T::DTYPE)) {
+        for engine in plan.engines.iter().filter(|engine| engine.takes(&data)) {
             let results = engine.run(&data, golden.rule)?;
             for quantity in Quantity::ALL {
                 let measure = golden_measure(case, golden, &magnitudes, &results, quantity);
@@ -264,7 +264,7 @@ fn against_reference<T: Element>(
         let exact = reference::exact(&data.shape, rule, data.inputs(), grad_output)?;
         let magnitudes = reference::magnitudes(&data.shape, rule, data.inputs(), grad_output)?;
         let (exact, magnitudes) = (flat(exact), flat(magnitudes));
-        for engine in plan.engines.iter().filter(|engine| engine.supports(T::DTYPE)) {
+        for engine in plan.engines.iter().filter(|engine| engine.takes(data)) {
             let results = engine.run(data, rule)?;
             for quantity in Quantity::ALL {
                 let (expected, magnitudes) =

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use deformable_aggregation::cuda::{Device, GpuElement, Session};
+use deformable_aggregation::GpuElement;
+use deformable_aggregation::cuda::{Device, Session};
 use deformable_aggregation::{Algorithm, Backend, BorderRule};
 
 use super::{DeviceInfo, KernelInfo};

@@ -1,7 +1,8 @@
 //! A GPU: its context, its kernels, and what can be asked of it.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use cust::context::{Context, CurrentContext};
@@ -20,6 +21,9 @@ use crate::operator::Inputs;
 use crate::rule::BorderRule;
 use crate::shape::AggregationShape;
 
+/// The devices opened so far, by number.
+static OPENED: LazyLock<Mutex<HashMap<u32, Device>>> = LazyLock::new(Mutex::default);
+
 /// A CUDA device, ready for use. A clone is the same device.
 ///
 /// ```
@@ -36,20 +40,12 @@ pub struct Device {
 }
 
 struct Inner {
-    // Dropped first: the kernels live in the context.
     modules: Modules,
     stream: Stream,
     context: Context,
     ordinal: u32,
     name: String,
     capability: (u32, u32),
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // Unloading the kernels needs their context current; when that fails there is nothing to unload.
-        let _ = CurrentContext::set_current(&self.context);
-    }
 }
 
 impl fmt::Debug for Device {
@@ -72,13 +68,24 @@ impl Device {
         cust::device::Device::num_devices().map_err(from_cust("counting devices"))
     }
 
-    /// The device of this number, 0 for the first.
+    /// The device of this number, 0 for the first. It is opened once and stays open as long as the program runs, and
+    /// with it the kernels that were loaded.
     ///
     /// # Errors
     ///
     /// [`Error::BackendUnavailable`](crate::Error::BackendUnavailable) if there is no driver, no such device, or no
     /// kernels for it; [`Error::BackendFailed`](crate::Error::BackendFailed) if the driver fails.
     pub fn new(ordinal: u32) -> Result<Self> {
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(device) = opened.get(&ordinal) {
+            return Ok(device.clone());
+        }
+        let device = Self::open(ordinal)?;
+        opened.insert(ordinal, device.clone());
+        Ok(device)
+    }
+
+    fn open(ordinal: u32) -> Result<Self> {
         let count = Self::count()?;
         if ordinal >= count {
             return Err(unavailable(
@@ -270,10 +277,8 @@ impl Device {
 /// Loads and starts the driver, once.
 fn initialise() -> Result<()> {
     if let Err(error) = cuda_driver::status() {
-        return Err(unavailable(
-            error.to_string(),
-            "install the NVIDIA driver, or use Backend::Cpu",
-        ));
+        // It says itself what to install.
+        return Err(unavailable(error.to_string(), "or use Backend::Cpu"));
     }
     cust::init(cust::CudaFlags::empty()).map_err(|error| {
         unavailable(

@@ -19,7 +19,6 @@ mod operator;
 mod session;
 mod stream;
 
-pub use crate::kernels::GpuElement;
 pub use array::DeviceArray;
 pub use device::Device;
 pub(crate) use host_arrays::{backward, forward};

@@ -27,8 +27,8 @@ struct State {
     loaded: HashMap<&'static str, Loaded>,
 }
 
+/// A kernel's handle. Its module stays loaded as long as the program runs, like the device.
 struct Loaded {
-    module: sys::CUmodule,
     function: sys::CUfunction,
 }
 
@@ -83,16 +83,6 @@ impl Modules {
     }
 }
 
-impl Drop for Modules {
-    fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for loaded in state.loaded.values() {
-            // SAFETY: loaded by `load` and not used after this. A failure has no remedy here.
-            let _ = unsafe { sys::cuModuleUnload(loaded.module) };
-        }
-    }
-}
-
 /// Compiles and loads one kernel; the driver's status and its log when it does not.
 fn load(level: &Ptx, name: &'static str) -> std::result::Result<Loaded, (Status, String)> {
     let text = CString::new(level.kernel(name)).expect("PTX has no NUL");
@@ -125,7 +115,7 @@ fn load(level: &Ptx, name: &'static str) -> std::result::Result<Loaded, (Status,
     // SAFETY: the module is loaded, the name NUL-terminated.
     let status = unsafe { sys::cuModuleGetFunction(&raw mut function, module, name.as_ptr()) };
     match status {
-        Status::CUDA_SUCCESS => Ok(Loaded { module, function }),
+        Status::CUDA_SUCCESS => Ok(Loaded { function }),
         status => Err((status, String::new())),
     }
 }

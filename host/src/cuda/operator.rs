@@ -6,7 +6,6 @@ use std::ptr;
 
 use cust::sys;
 use kernels_gpu::Entry;
-use kernels_gpu::args::Level;
 
 use crate::algorithm::Algorithm;
 use crate::cuda::array::DeviceArray;
@@ -95,7 +94,7 @@ pub struct BackwardPointers {
 pub struct Operator<T: GpuElement> {
     device: Device,
     plan: Plan,
-    maps: DeviceArray<u32>,
+    table: DeviceArray<u32>,
     algorithm: Algorithm,
     element: PhantomData<T>,
 }
@@ -109,16 +108,11 @@ impl<T: GpuElement> Operator<T> {
     /// [`Error::BackendFailed`] if the driver fails.
     pub fn new(device: &Device, shape: &AggregationShape, rule: BorderRule) -> Result<Self> {
         let plan = Plan::new(shape, rule)?;
-        let words: Vec<u32> = plan
-            .maps
-            .iter()
-            .flat_map(|&Level { start, height, width, reserved }| [start, height, width, reserved])
-            .collect();
-        let maps = device.upload("table of maps", &words)?;
+        let table = device.upload("table of maps", plan.table.as_flattened())?;
         Ok(Self {
             device: device.clone(),
             plan,
-            maps,
+            table,
             algorithm: Algorithm::default(),
             element: PhantomData,
         })
@@ -136,8 +130,10 @@ impl<T: GpuElement> Operator<T> {
         4 * kernels::forward_scratch::<T::Kernel>(&self.plan, self.algorithm)
     }
 
-    /// Bytes of workspace that [`backward`](Self::backward) needs: none for fp32; for fp16 and bf16 the gradient of the
-    /// feature maps is summed in fp32 first.
+    /// Bytes of workspace that [`backward`](Self::backward) needs: 16 for each (anchor, point, camera, level) and a few for
+    /// each pixel, whatever the element type and number of channels.
+    ///
+    /// Where maps share pixels it is none for fp32, and for fp16 and bf16 an fp32 copy of the feature gradient.
     #[must_use]
     pub fn backward_workspace_bytes(&self) -> usize {
         4 * kernels::backward_scratch::<T::Kernel>(&self.plan, self.algorithm)
@@ -166,7 +162,7 @@ impl<T: GpuElement> Operator<T> {
             ("workspace", pointers.workspace, self.forward_workspace_bytes(), 16),
         ])?;
         let arrays = ForwardArrays::<T::Kernel> {
-            maps: device_pointer(self.maps.pointer()),
+            table: device_pointer(self.table.pointer()),
             features: device_pointer(pointers.feature_maps),
             locations: device_pointer(pointers.sampling_locations),
             weights: device_pointer(pointers.weights),
@@ -206,7 +202,7 @@ impl<T: GpuElement> Operator<T> {
             ("workspace", pointers.workspace, self.backward_workspace_bytes(), 16),
         ])?;
         let arrays = BackwardArrays::<T::Kernel> {
-            maps: device_pointer(self.maps.pointer()),
+            table: device_pointer(self.table.pointer()),
             features: device_pointer(pointers.feature_maps),
             locations: device_pointer(pointers.sampling_locations),
             weights: device_pointer(pointers.weights),
@@ -277,13 +273,13 @@ impl Executor for Queue<'_> {
         })
     }
 
-    unsafe fn zero(&self, name: &'static str, array: *mut f32, length: usize) -> Result<()> {
-        if length == 0 {
+    unsafe fn zero(&self, name: &'static str, array: *mut u8, bytes: usize) -> Result<()> {
+        if bytes == 0 {
             return Ok(());
         }
         // SAFETY: the caller's promise.
         check(&format!("zeroing the {name}"), unsafe {
-            sys::cuMemsetD32Async(array.addr() as u64, 0, length, self.stream.handle())
+            sys::cuMemsetD8Async(array.addr() as u64, 0, bytes, self.stream.handle())
         })
     }
 }

@@ -60,8 +60,9 @@ pub struct Session<T: GpuElement> {
     grad_sampling_locations: DeviceArray<f32>,
     grad_weights: DeviceArray<T>,
     fast: Operator<T>,
+    repeatable: Operator<T>,
     naive: Operator<T>,
-    /// Large enough for each pass of both.
+    /// Large enough for each pass of all.
     workspace: DeviceArray<u8>,
 }
 
@@ -79,9 +80,12 @@ impl<T: GpuElement> Session<T> {
         let problem = inputs.problem(shape, rule);
         let (features, weights) = (problem.feature_maps, problem.weights);
         let locations = problem.sampling_locations;
-        let fast = Operator::new(device, shape, rule)?;
-        let naive = Operator::new(device, shape, rule)?.with_algorithm(Algorithm::Naive);
-        let workspace_bytes = [&fast, &naive]
+        let operator =
+            |algorithm| Ok(Operator::new(device, shape, rule)?.with_algorithm(algorithm));
+        let fast: Operator<T> = operator(Algorithm::Fast)?;
+        let repeatable: Operator<T> = operator(Algorithm::Repeatable)?;
+        let naive: Operator<T> = operator(Algorithm::Naive)?;
+        let workspace_bytes = [&fast, &repeatable, &naive]
             .map(|operator| {
                 operator.forward_workspace_bytes().max(operator.backward_workspace_bytes())
             })
@@ -100,6 +104,7 @@ impl<T: GpuElement> Session<T> {
             grad_weights: device.poisoned("weight gradient", weights.len())?,
             workspace: device.poisoned("workspace", workspace_bytes)?,
             fast,
+            repeatable,
             naive,
             device: device.clone(),
             shape: shape.clone(),
@@ -122,6 +127,7 @@ impl<T: GpuElement> Session<T> {
     fn operator(&self, algorithm: Algorithm) -> &Operator<T> {
         match algorithm {
             Algorithm::Fast => &self.fast,
+            Algorithm::Repeatable => &self.repeatable,
             Algorithm::Naive => &self.naive,
         }
     }

@@ -1,10 +1,13 @@
 //! Which kernels make up a forward and a backward call.
 
-use kernels_gpu::args::{BackwardArgs, ForwardArgs, Level, RoundArgs};
-use kernels_gpu::{Entry, Kernels};
+use std::ptr;
+
+use kernels_gpu::args::{BackwardArgs, Bins, ForwardArgs, GatherArgs, Level, RoundArgs, SortArgs};
+use kernels_gpu::{Entry, Kernels, SORT_SAMPLES};
 
 use crate::algorithm::Algorithm;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::kernels::numbering::Numbering;
 use crate::kernels::plan::{Launch, Plan};
 
 /// Runs kernels, one after the other.
@@ -26,14 +29,15 @@ pub(crate) trait Executor {
     ///
     /// # Safety
     ///
-    /// `array` points to `length` words where the kernels run, until the launch is through.
-    unsafe fn zero(&self, name: &'static str, array: *mut f32, length: usize) -> Result<()>;
+    /// `array` points to that many bytes where the kernels run, until the launch is through.
+    unsafe fn zero(&self, name: &'static str, array: *mut u8, bytes: usize) -> Result<()>;
 }
 
 /// The arrays of a forward call, where the kernels run.
 #[derive(Clone, Copy)]
 pub(crate) struct ForwardArrays<K> {
-    pub(crate) maps: *const Level,
+    /// The plan's table.
+    pub(crate) table: *const Level,
     pub(crate) features: *const K,
     pub(crate) locations: *const f32,
     pub(crate) weights: *const K,
@@ -45,7 +49,8 @@ pub(crate) struct ForwardArrays<K> {
 /// The arrays of a backward call, where the kernels run.
 #[derive(Clone, Copy)]
 pub(crate) struct BackwardArrays<K> {
-    pub(crate) maps: *const Level,
+    /// The plan's table.
+    pub(crate) table: *const Level,
     pub(crate) features: *const K,
     pub(crate) locations: *const f32,
     pub(crate) weights: *const K,
@@ -65,12 +70,28 @@ pub(crate) fn forward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> 
     }
 }
 
-/// Words of scratch memory a backward call needs: where 16-bit gradients are summed with atomics.
+/// Words of scratch memory a backward call needs: for sorted samples, or where 16-bit gradients are summed with
+/// atomics.
 pub(crate) fn backward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> usize {
-    match (K::ROUND, algorithm) {
-        (None, _) => 0,
-        (Some(_), Algorithm::Fast) => plan.features,
-        (Some(_), Algorithm::Naive) => plan.features + plan.weights,
+    if let Ok(Some(numbering)) = gathered::<K>(plan, algorithm) {
+        return numbering.words();
+    }
+    match (algorithm, K::ROUND) {
+        (_, None) => 0,
+        (Algorithm::Naive, Some(_)) => plan.features + plan.weights,
+        (_, Some(_)) => plan.features,
+    }
+}
+
+/// The numbering to gather the feature gradient with; `None` where it is added to memory.
+///
+/// Adding needs an fp32 array, which for 16-bit gradients is scratch to be cleared and rounded: then the gather is
+/// the faster way. For fp32 it is not, yet.
+fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Numbering>> {
+    match algorithm {
+        Algorithm::Naive => Ok(None),
+        Algorithm::Fast => Ok(plan.numbering.as_ref().filter(|_| K::ROUND.is_some())),
+        Algorithm::Repeatable => plan.numbering.as_ref().map(Some).ok_or(Error::NotRepeatable),
     }
 }
 
@@ -89,10 +110,10 @@ pub(crate) unsafe fn forward<K: Kernels, E: Executor>(
     if !plan.has_anchors() {
         return Ok(());
     }
-    let ForwardArrays { maps, features, locations, weights, output, scratch } = arrays;
+    let ForwardArrays { table: maps, features, locations, weights, output, scratch } = arrays;
     let sizes = plan.sizes;
     match algorithm {
-        Algorithm::Fast => {
+        Algorithm::Fast | Algorithm::Repeatable => {
             let wide = plan.forward_is_wide::<K>() && aligned(&[features.addr()]);
             let entry = if wide { K::FORWARD_WIDE } else { K::FORWARD_ANY };
             let args = ForwardArgs { sizes, maps, features, locations, weights, output };
@@ -105,7 +126,7 @@ pub(crate) unsafe fn forward<K: Kernels, E: Executor>(
                 ForwardArgs { sizes, maps, features, locations, weights, output: sums.target };
             // SAFETY: the caller's promise.
             unsafe {
-                executor.zero("output", sums.target, plan.outputs)?;
+                sums.clear(executor, "output")?;
                 executor.launch(K::FORWARD_NAIVE, plan.naive_launch(), args)?;
                 sums.round(executor)
             }
@@ -125,59 +146,169 @@ pub(crate) unsafe fn backward<K: Kernels, E: Executor>(
     algorithm: Algorithm,
     arrays: BackwardArrays<K>,
 ) -> Result<()> {
-    let BackwardArrays { maps, features, locations, weights, grad_output, .. } = arrays;
-    let BackwardArrays { grad_features, grad_locations, grad_weights, scratch, .. } = arrays;
-    let sizes = plan.sizes;
-    let feature_sums = Sums::new(scratch, grad_features, plan.features);
+    let numbering = gathered::<K>(plan, algorithm)?;
     // SAFETY: the caller's promise.
-    unsafe { executor.zero("feature gradient", feature_sums.target, plan.features)? };
-    if plan.has_anchors() {
-        match algorithm {
-            Algorithm::Fast => {
-                let pointers = [features.addr(), grad_output.addr(), feature_sums.target.addr()];
-                let wide = plan.backward_is_wide::<K>() && aligned(&pointers);
+    unsafe {
+        match (algorithm, numbering) {
+            (Algorithm::Naive, _) => backward_naive(executor, plan, &arrays),
+            (_, None) => scatter(executor, plan, &arrays),
+            (_, Some(numbering)) => {
+                gather_features(executor, plan, numbering, &arrays)?;
+                let wide = plan.backward_is_wide::<K>()
+                    && aligned(&[arrays.features.addr(), arrays.grad_output.addr()]);
                 let entry = if wide { K::BACKWARD_WIDE } else { K::BACKWARD_ANY };
-                let grad_features = feature_sums.target;
-                let args = BackwardArgs {
-                    sizes,
-                    maps,
-                    features,
-                    locations,
-                    weights,
-                    grad_output,
-                    grad_features,
-                    grad_locations,
-                    grad_weights,
-                };
-                // SAFETY: the caller's promise.
-                unsafe { executor.launch(entry, plan.backward_launch(), args)? };
-            }
-            Algorithm::Naive => {
-                let sums =
-                    Sums::new(scratch.wrapping_add(plan.features), grad_weights, plan.weights);
-                let args = BackwardArgs {
-                    sizes,
-                    maps,
-                    features,
-                    locations,
-                    weights,
-                    grad_output,
-                    grad_features: feature_sums.target,
-                    grad_locations,
-                    grad_weights: sums.target,
-                };
-                // SAFETY: the caller's promise.
-                unsafe {
-                    executor.zero("weight gradient", sums.target, plan.weights)?;
-                    executor.zero("location gradient", grad_locations, plan.locations)?;
-                    executor.launch(K::BACKWARD_NAIVE, plan.naive_launch(), args)?;
-                    sums.round(executor)?;
-                }
+                launch_per_anchor(executor, plan, entry, arrays.args(plan, ptr::null_mut()))
             }
         }
     }
+}
+
+impl<K> BackwardArrays<K> {
+    fn args(&self, plan: &Plan, grad_features: *mut f32) -> BackwardArgs<K> {
+        BackwardArgs {
+            sizes: plan.sizes,
+            maps: self.table,
+            features: self.features,
+            locations: self.locations,
+            weights: self.weights,
+            grad_output: self.grad_output,
+            grad_features,
+            grad_locations: self.grad_locations,
+            grad_weights: self.grad_weights,
+        }
+    }
+}
+
+/// Launches a backward kernel with a block per anchor, if there is an anchor.
+///
+/// # Safety
+///
+/// As for [`backward`].
+unsafe fn launch_per_anchor<K: Kernels, E: Executor>(
+    executor: &E,
+    plan: &Plan,
+    entry: Entry<BackwardArgs<K>>,
+    args: BackwardArgs<K>,
+) -> Result<()> {
+    if !plan.has_anchors() {
+        return Ok(());
+    }
     // SAFETY: the caller's promise.
-    unsafe { feature_sums.round(executor) }
+    unsafe { executor.launch(entry, plan.backward_launch(), args) }
+}
+
+/// The gradient of the features by ownership: sorts the samples, then every tile of pixels adds up its own.
+///
+/// # Safety
+///
+/// As for [`backward`].
+unsafe fn gather_features<K: Kernels, E: Executor>(
+    executor: &E,
+    plan: &Plan,
+    numbering: &Numbering,
+    arrays: &BackwardArrays<K>,
+) -> Result<()> {
+    if plan.features == 0 {
+        return Ok(());
+    }
+    let &BackwardArrays { table, weights, grad_output, grad_features, .. } = arrays;
+    let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
+    let samples = arrays.scratch.cast::<u32>();
+    let offsets = samples.wrapping_add(numbering.sample_words);
+    let bins = Bins {
+        maps: table,
+        grids: table.wrapping_add(maps).cast(),
+        bands: table.wrapping_add(2 * maps).cast(),
+        offsets,
+        samples,
+        crowded: offsets.wrapping_add(numbering.offset_words),
+        cells: numbering.cells,
+        tiles: numbering.tiles,
+    };
+    let sizes = plan.sizes;
+    let wide = plan.forward_is_wide::<K>() && aligned(&[grad_output.addr(), grad_features.addr()]);
+    let (gather, crowded) = if wide {
+        (K::GATHER_WIDE, K::GATHER_CROWDED_WIDE)
+    } else {
+        (K::GATHER_ANY, K::GATHER_CROWDED_ANY)
+    };
+    let args = GatherArgs { sizes, bins, weights, grad_output, grad_features };
+    // SAFETY: the caller's promise; the scratch holds the three parts of the bins.
+    unsafe {
+        if numbering.has_gaps {
+            executor.zero(
+                "feature gradient",
+                grad_features.cast(),
+                plan.features * size_of::<K>(),
+            )?;
+        }
+        if numbering.tiles == 0 {
+            return Ok(());
+        }
+        let sort = SortArgs { sizes, bins, locations: arrays.locations };
+        executor.launch(SORT_SAMPLES, plan.sort_launch(numbering), sort)?;
+        executor.launch(gather, plan.gather_launch(numbering), args)?;
+        executor.launch(crowded, plan.crowded_launch(), args)
+    }
+}
+
+/// All three gradients where maps share pixels: the feature gradient is added to memory.
+///
+/// # Safety
+///
+/// As for [`backward`].
+unsafe fn scatter<K: Kernels, E: Executor>(
+    executor: &E,
+    plan: &Plan,
+    arrays: &BackwardArrays<K>,
+) -> Result<()> {
+    let sums = Sums::new(arrays.scratch, arrays.grad_features, plan.features);
+    let pointers = [arrays.features.addr(), arrays.grad_output.addr(), sums.target.addr()];
+    let wide = plan.backward_is_wide::<K>() && aligned(&pointers);
+    let entry = if wide { K::SCATTER_WIDE } else { K::SCATTER_ANY };
+    // SAFETY: the caller's promise.
+    unsafe {
+        sums.clear(executor, "feature gradient")?;
+        launch_per_anchor(executor, plan, entry, arrays.args(plan, sums.target))?;
+        sums.round(executor)
+    }
+}
+
+/// All three gradients by the published algorithm.
+///
+/// # Safety
+///
+/// As for [`backward`].
+unsafe fn backward_naive<K: Kernels, E: Executor>(
+    executor: &E,
+    plan: &Plan,
+    arrays: &BackwardArrays<K>,
+) -> Result<()> {
+    let features = Sums::new(arrays.scratch, arrays.grad_features, plan.features);
+    let behind = arrays.scratch.wrapping_add(plan.features);
+    let weights = Sums::new(behind, arrays.grad_weights, plan.weights);
+    let args = BackwardArgs {
+        sizes: plan.sizes,
+        maps: arrays.table,
+        features: arrays.features,
+        locations: arrays.locations,
+        weights: arrays.weights,
+        grad_output: arrays.grad_output,
+        grad_features: features.target,
+        grad_locations: arrays.grad_locations,
+        grad_weights: weights.target,
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        features.clear(executor, "feature gradient")?;
+        weights.clear(executor, "weight gradient")?;
+        executor.zero("location gradient", arrays.grad_locations.cast(), 4 * plan.locations)?;
+        if plan.has_anchors() {
+            executor.launch(K::BACKWARD_NAIVE, plan.naive_launch(), args)?;
+        }
+        weights.round(executor)?;
+        features.round(executor)
+    }
 }
 
 /// Whether 16-byte accesses may start at every one of the addresses.
@@ -201,6 +332,18 @@ impl<K: Kernels> Sums<K> {
         }
     }
 
+    /// Fills the sums with zeros.
+    ///
+    /// # Safety
+    ///
+    /// The array is valid until the launch is through.
+    unsafe fn clear<E: Executor>(&self, executor: &E, name: &'static str) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { executor.zero(name, self.target.cast(), 4 * self.length) }
+    }
+
+    /// Writes the result, where it is not the sums themselves.
+    ///
     /// # Safety
     ///
     /// Both arrays are valid until the launch is through.

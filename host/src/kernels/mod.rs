@@ -6,6 +6,7 @@
 
 mod calls;
 mod element;
+mod numbering;
 mod plan;
 
 pub(crate) use calls::{

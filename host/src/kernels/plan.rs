@@ -1,14 +1,27 @@
 //! From the sizes of a problem to the shapes of its launches.
 
-use kernels_gpu::args::{Level, Sizes, rule};
-use kernels_gpu::{CHANNELS_PER_LANE, Kernels, WARP_LANES, shared_bytes};
+use kernels_gpu::args::{Sizes, rule};
+use kernels_gpu::{
+    CHANNELS_PER_LANE, Kernels, SORT_SHARED_BYTES, WARP_LANES, gather_shared_bytes, shared_bytes,
+};
 
 use crate::error::{Error, Result};
+use crate::kernels::numbering::Numbering;
 use crate::rule::BorderRule;
 use crate::shape::AggregationShape;
 
-/// Warps of a block of the forward and backward kernels.
+/// Warps of a block of the forward and gather kernels.
 const WARPS: u32 = 8;
+
+/// Warps of a block of the kernels that take many registers, of which smaller blocks leave fewer unused: backward,
+/// and the gather for crowded tiles.
+const SMALL_WARPS: u32 = 4;
+
+/// Warps of a block of the sorting kernel.
+const SORT_WARPS: u32 = 16;
+
+/// Blocks that share the crowded tiles: enough to fill a large GPU.
+const CROWDED_BLOCKS: u32 = 1056;
 
 /// Threads of a block of the kernels that have one thread per item.
 const THREADS_PER_ITEM_BLOCK: u32 = 256;
@@ -38,8 +51,10 @@ pub(crate) struct Launch {
 pub(crate) struct Plan {
     /// The sizes as the kernels see them.
     pub(crate) sizes: Sizes,
-    /// The `(N, L)` maps.
-    pub(crate) maps: Vec<Level>,
+    /// The `(N, L)` maps, as rows of four words, and behind them the rows of `numbering`.
+    pub(crate) table: Vec<[u32; 4]>,
+    /// How pixels and samples are numbered for the gather; `None` where the maps do not allow it.
+    pub(crate) numbering: Option<Numbering>,
     /// Elements of the feature maps, `B * F * C`.
     pub(crate) features: usize,
     /// Elements of the sampling locations, `B * A * P * N * 2`.
@@ -64,18 +79,14 @@ impl Plan {
         within("num_feat", layout.num_feat(), u32::MAX as usize)?;
         within("batch times anchors", shape.batch() * shape.anchors(), MAX_GRID_X as usize)?;
         within("embed_dims", shape.embed_dims(), MAX_GRID_Y as usize * 256)?;
-        let mut maps = Vec::with_capacity(cameras * levels);
+        let mut table = Vec::with_capacity(cameras * levels);
         for camera in 0..cameras {
             for level in 0..levels {
                 let size = layout.shape(camera, level);
                 within("height of a level", size.height, MAX_SIDE)?;
                 within("width of a level", size.width, MAX_SIDE)?;
-                maps.push(Level {
-                    start: layout.start(camera, level) as u32,
-                    height: size.height as u32,
-                    width: size.width as u32,
-                    reserved: 0,
-                });
+                let start = layout.start(camera, level);
+                table.push([start as u32, size.height as u32, size.width as u32, 0]);
             }
         }
         let channels = shape.embed_dims() as u32;
@@ -94,9 +105,14 @@ impl Plan {
             },
             lanes: channels.div_ceil(CHANNELS_PER_LANE).next_power_of_two().min(WARP_LANES),
         };
+        let numbering = Numbering::new(shape);
+        if let Some(numbering) = &numbering {
+            table.extend(&numbering.rows);
+        }
         Ok(Self {
             sizes,
-            maps,
+            table,
+            numbering,
             features: shape.feature_maps_dim().iter().product(),
             locations: shape.sampling_locations_dim().iter().product(),
             weights: shape.weights_dim().iter().product(),
@@ -131,16 +147,37 @@ impl Plan {
     /// One block per anchor and tile.
     pub(crate) fn forward_launch(&self) -> Launch {
         let anchors = self.sizes.batch * self.sizes.anchors;
-        self.block_launch((anchors, self.sizes.channels.div_ceil(self.tile())))
+        Self::block_launch((anchors, self.sizes.channels.div_ceil(self.tile())), WARPS)
     }
 
     /// One block per anchor.
     pub(crate) fn backward_launch(&self) -> Launch {
-        self.block_launch((self.sizes.batch * self.sizes.anchors, 1))
+        Self::block_launch((self.sizes.batch * self.sizes.anchors, 1), SMALL_WARPS)
     }
 
-    fn block_launch(&self, grid: (u32, u32)) -> Launch {
-        Launch { grid, threads: WARPS * WARP_LANES, shared_bytes: shared_bytes(WARPS) }
+    fn block_launch(grid: (u32, u32), warps: u32) -> Launch {
+        Launch { grid, threads: warps * WARP_LANES, shared_bytes: shared_bytes(warps) }
+    }
+
+    /// One block per band of cells and batch item.
+    pub(crate) fn sort_launch(&self, numbering: &Numbering) -> Launch {
+        let grid = (numbering.bands, self.sizes.batch);
+        Launch { grid, threads: SORT_WARPS * WARP_LANES, shared_bytes: SORT_SHARED_BYTES }
+    }
+
+    /// One worker per tile of pixels, and blocks for each tile of channels.
+    pub(crate) fn gather_launch(&self, numbering: &Numbering) -> Launch {
+        let workers = WARPS * (WARP_LANES / self.sizes.lanes);
+        let tiles = self.sizes.batch * numbering.tiles;
+        let grid = (tiles.div_ceil(workers), self.sizes.channels.div_ceil(self.tile()));
+        Launch { grid, threads: WARPS * WARP_LANES, shared_bytes: 0 }
+    }
+
+    /// Blocks that take one crowded tile after the other.
+    pub(crate) fn crowded_launch(&self) -> Launch {
+        let grid = (CROWDED_BLOCKS, self.sizes.channels.div_ceil(self.tile()));
+        let shared_bytes = gather_shared_bytes(SMALL_WARPS);
+        Launch { grid, threads: SMALL_WARPS * WARP_LANES, shared_bytes }
     }
 
     /// One thread per sample and channel.
