@@ -95,7 +95,12 @@ macro_rules! entries {
             // SAFETY: the caller's promise is the same.
             unsafe { $body(args) }
         }
-    )*};
+    )*
+
+        /// The names of all kernels.
+        #[cfg(test)]
+        pub(crate) const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
 }
 
 entries! {

@@ -72,13 +72,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_level_has_every_kernel() {
-        let names = LEVELS.iter().map(|level| level.text.matches(ENTRY).count());
-        assert!(
-            names.clone().all(|count| count == 20),
-            "{:?}",
-            names.collect::<alloc::vec::Vec<_>>()
-        );
+    fn every_level_has_every_kernel_and_no_other() {
+        for level in LEVELS {
+            for name in crate::entry::NAMES {
+                let count = level.kernel(name).matches(ENTRY).count();
+                assert_eq!(count, 1, "{name} for sm_{}", level.architecture);
+            }
+            let count = level.text.matches(ENTRY).count();
+            assert_eq!(count, crate::entry::NAMES.len(), "sm_{}", level.architecture);
+        }
     }
 
     #[test]
