@@ -14,6 +14,7 @@ on_every_backend!(
     forward_repeats_bit_for_bit,
     repeatable_gradients_repeat_bit_for_bit,
     crowded_tiles_match_the_exact_sums,
+    maps_of_many_cells_match_the_exact_sums,
     border_of_the_operator_rule,
     rim_of_the_grid_sample_rule,
     positions_are_rounded_twice,
@@ -178,6 +179,20 @@ fn crowded_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
             AggregationShape::new(layout.clone(), 2, 30, 20, channels, groups).expect("fit");
         assert_matches(&Case::random(shape, 3).cast::<T>(), subject, BorderRule::Operator);
     }
+}
+
+/// A map with more cells than one block sorts samples into: 128 by 128, in two bands.
+fn maps_of_many_cells_match_the_exact_sums<T: Element>(subject: &Subject) {
+    let level = LevelShape { height: 127, width: 127 };
+    let layout = FeatureLayout::uniform(1, &[level]).expect("has pixels");
+    let shape = AggregationShape::new(layout, 1, 20, 10, 4, 1).expect("fit");
+    let mut case = Case::random(shape, 8);
+    // Cell 8192, the first of the second band: left of the first column, between rows 63 and 64.
+    for anchor in 0..5 {
+        case.sampling_locations[[0, anchor, 0, 0, 0]] = 0.003;
+        case.sampling_locations[[0, anchor, 0, 0, 1]] = 64.0 / 127.0 + 0.0004 * anchor as f64;
+    }
+    assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
 }
 
 /// One camera, one map, one channel and group, unit weights; `locations` are the points of as many anchors.
