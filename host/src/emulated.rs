@@ -97,29 +97,19 @@ impl Executor for Runner<'_> {
         launch: Launch,
         args: A,
     ) -> Result<()> {
-        let config = LaunchConfig {
-            grid: launch.grid.into(),
-            block: launch.threads.into(),
-            dynamic_shared_bytes: launch.shared_bytes,
-        };
         self.emulator
             // SAFETY: the caller's promise; the emulator checks every access besides.
-            .launch(entry.name, config, self.memory, || unsafe { (entry.thread)(args) })
+            .launch(entry.name, config(launch), self.memory, || unsafe { (entry.thread)(args) })
             .map_err(|fault| fault_error(entry.name, &fault))
     }
 
     unsafe fn zero(&self, name: &'static str, array: *mut u8, bytes: usize) -> Result<()> {
-        let Launch { grid, threads, shared_bytes } = Plan::element_launch(bytes);
-        let config = LaunchConfig {
-            grid: grid.into(),
-            block: threads.into(),
-            dynamic_shared_bytes: shared_bytes,
-        };
+        let launch = Plan::element_launch(bytes);
         // Only so that every thread may have it.
         let array = AtomicPtr::new(array);
-        let step = (grid.0 * threads) as usize;
+        let step = (launch.grid.0 * launch.threads) as usize;
         self.emulator
-            .launch(name, config, self.memory, || {
+            .launch(name, config(launch), self.memory, || {
                 let mut index = cuda_std::thread::index_1d() as usize;
                 while index < bytes {
                     let byte = array.load(Ordering::Relaxed).wrapping_add(index);
@@ -130,6 +120,15 @@ impl Executor for Runner<'_> {
                 }
             })
             .map_err(|fault| fault_error(name, &fault))
+    }
+}
+
+/// A launch as the emulator takes it.
+fn config(launch: Launch) -> LaunchConfig {
+    LaunchConfig {
+        grid: launch.grid.into(),
+        block: launch.threads.into(),
+        dynamic_shared_bytes: launch.shared_bytes,
     }
 }
 
