@@ -203,6 +203,57 @@ pub enum Error {
         /// The text given.
         actual: String,
     },
+    /// A number outside the range of its setting.
+    #[error("{argument}: expected {expected}, got {actual}")]
+    OutOfRange {
+        /// The setting.
+        argument: &'static str,
+        /// What it should be.
+        expected: &'static str,
+        /// The number given.
+        actual: String,
+    },
+    /// Parameters that a block has are not there.
+    #[error("parameters: expected the tensors {}, got none of these names", names.join(", "))]
+    MissingTensors {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// There are parameters that a block of this configuration does not have.
+    #[error(
+        "parameters: expected the tensors of the configuration only, got {} as well",
+        names.join(", ")
+    )]
+    UnexpectedTensors {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A parameter does not have the dimensions that the configuration calls for.
+    #[error("{name}: expected dimensions {expected:?}, got {actual:?}")]
+    TensorDimensions {
+        /// Its name.
+        name: String,
+        /// The dimensions it should have.
+        expected: Vec<usize>,
+        /// The dimensions it has.
+        actual: Vec<usize>,
+    },
+    /// A parameter of a checkpoint is not made of floating-point numbers of 16 to 64 bits.
+    #[error("{name}: expected elements of type F64, F32, F16 or BF16, got {actual}")]
+    TensorType {
+        /// Its name.
+        name: String,
+        /// Its type, as `safetensors` calls it.
+        actual: String,
+    },
+    /// A checkpoint cannot be read or written.
+    #[error("checkpoint: expected to {operation}, got: {message}")]
+    Checkpoint {
+        /// What was to be done.
+        operation: String,
+        /// Why it failed.
+        message: String,
+    },
 }
 
 /// A result with this crate's [`Error`].

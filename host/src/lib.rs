@@ -104,6 +104,7 @@
 
 mod algorithm;
 mod backend;
+pub mod block;
 mod cpu;
 #[cfg(cuda_backend)]
 pub mod cuda;

@@ -1,0 +1,75 @@
+//! What training adds: dropout, from numbers that every backend draws alike.
+
+use ndarray::{Array3, Array4};
+
+use super::config::BlockConfig;
+use super::random::{stream, uniform};
+use crate::error::Result;
+use crate::memory::zero_array;
+
+/// Whether a call is one of training, and where its dropout comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Mode<'a> {
+    /// No dropout.
+    #[default]
+    Evaluation,
+    /// Dropout with the [masks](DropoutMasks::draw) of a seed: the same seed drops the same entries on every backend. Take another
+    /// seed in every step and every block.
+    Training {
+        /// Key of the random numbers.
+        seed: u64,
+    },
+    /// Dropout with these masks, such as those of another program.
+    Masks(&'a DropoutMasks),
+}
+
+/// What dropout keeps. What is kept is multiplied by 1 / (1 − p), with p the probability of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropoutMasks {
+    /// (batch, anchors, cameras, points): whether the attention weights of a point in a camera, at all levels and in all groups, are kept.
+    pub attention: Array4<bool>,
+    /// (batch, anchors, embed_dims): whether an entry of the projected output is kept.
+    pub projection: Array3<bool>,
+}
+
+impl DropoutMasks {
+    /// The masks of a seed.
+    ///
+    /// Entry `i`, counted through row by row, is kept if number `i` of the generator (Philox-4x32-10 keyed with the seed, counter (i
+    /// mod 2³², i / 2³², stream, 0), the upper 24 bits of the first word as a fraction) is above `attn_drop` in stream 0, for the
+    /// attention, and not below `proj_drop` in stream 1, for the projection: the comparisons of the PyTorch block. A
+    /// probability of 0 keeps everything.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlockConfig::check`], [`Error::TooLarge`](crate::Error::TooLarge) and
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    ///
+    /// ```
+    /// use deformable_aggregation::block::{BlockConfig, DropoutMasks};
+    ///
+    /// let config = BlockConfig { attn_drop: 0.15, ..BlockConfig::default() };
+    /// let masks = DropoutMasks::draw(&config, 2, 900, 7)?;
+    /// let kept = masks.attention.iter().filter(|&&kept| kept).count();
+    /// assert!((kept as f64 / masks.attention.len() as f64 - 0.85).abs() < 0.02);
+    /// assert!(masks.projection.iter().all(|&kept| kept));
+    /// assert_eq!(masks, DropoutMasks::draw(&config, 2, 900, 7)?);
+    /// # Ok::<(), deformable_aggregation::Error>(())
+    /// ```
+    pub fn draw(config: &BlockConfig, batch: usize, anchors: usize, seed: u64) -> Result<Self> {
+        config.check()?;
+        let dimensions = [batch, anchors, config.num_cams, config.num_pts()];
+        let mut attention = zero_array::<bool, _>("attention dropout mask", dimensions)?;
+        let (attn_drop, proj_drop) = (config.attn_drop as f32, config.proj_drop as f32);
+        for (kept, index) in attention.iter_mut().zip(0..) {
+            let number = uniform(seed, stream::ATTENTION, index);
+            *kept = config.attn_drop == 0.0 || number > attn_drop;
+        }
+        let dimensions = [batch, anchors, config.embed_dims];
+        let mut projection = zero_array::<bool, _>("projection dropout mask", dimensions)?;
+        for (kept, index) in projection.iter_mut().zip(0..) {
+            *kept = uniform(seed, stream::PROJECTION, index) >= proj_drop;
+        }
+        Ok(Self { attention, projection })
+    }
+}
