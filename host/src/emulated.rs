@@ -139,3 +139,38 @@ fn fault_error(kernel: &str, fault: &Fault) -> Error {
 fn failed(operation: String, message: String) -> Error {
     Error::BackendFailed { backend: "emulator", operation, message }
 }
+
+#[cfg(test)]
+mod tests {
+    use kernels_gpu::READ_WORDS;
+    use kernels_gpu::args::ReadArgs;
+
+    use super::*;
+
+    #[test]
+    fn reading_over_and_over_reads_every_word_as_often() {
+        // All reads together are 288 rounds of the array.
+        const VECTORS: usize = 100;
+        const THREADS: usize = 96;
+        const STEPS: usize = 75;
+        let source: Vec<u32> =
+            (0..4 * VECTORS as u32).map(|word| word.wrapping_mul(2_654_435_761)).collect();
+        let mut sums = vec![0; THREADS];
+        let mut memory = Memory::new();
+        let args = ReadArgs {
+            vectors: VECTORS as u32,
+            steps: STEPS as u32,
+            source: memory.read_only("source", &source),
+            sums: memory.uninitialised("sums", &mut sums),
+        };
+        let runner = Runner { emulator: Emulator::new(), memory: &memory };
+        let launch = Launch { grid: (3, 1), threads: 32, shared_bytes: 0 };
+        // SAFETY: the arrays have the sizes of the arguments.
+        unsafe { runner.launch(READ_WORDS, launch, args) }.expect("no fault");
+        drop(memory);
+        let times = (THREADS * STEPS * 4 / VECTORS) as u32;
+        let once = source.iter().fold(0_u32, |sum, &word| sum.wrapping_add(word));
+        let read = sums.iter().fold(0_u32, |sum, &word| sum.wrapping_add(word));
+        assert_eq!(read, once.wrapping_mul(times));
+    }
+}

@@ -242,3 +242,22 @@ unsafe impl Sync for SortArgs {}
 unsafe impl<T> Send for GatherArgs<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for GatherArgs<T> {}
+
+/// Arguments of the kernel that reads an array over and over.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ReadArgs {
+    /// 16-byte vectors of the array, at least as many as there are threads.
+    pub vectors: u32,
+    /// How often every thread reads four vectors.
+    pub steps: u32,
+    /// The array, aligned to 16 bytes.
+    pub source: *const u32,
+    /// For each thread the sum of the words it read, wrapped around.
+    pub sums: *mut u32,
+}
+
+// SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.
+unsafe impl Send for ReadArgs {}
+// SAFETY: as above.
+unsafe impl Sync for ReadArgs {}

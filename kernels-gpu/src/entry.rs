@@ -1,6 +1,8 @@
 //! The kernels by name, one per element type and way to deal out channels.
 
-use crate::args::{BackwardArgs, Bf16, F16, ForwardArgs, GatherArgs, RoundArgs, SortArgs};
+use crate::args::{
+    BackwardArgs, Bf16, F16, ForwardArgs, GatherArgs, ReadArgs, RoundArgs, SortArgs,
+};
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use crate::{
     backward::backward,
@@ -8,6 +10,7 @@ use crate::{
     forward::forward,
     gather::{gather, gather_crowded},
     naive,
+    read::read,
     round::round,
     sort::sort,
 };
@@ -80,6 +83,10 @@ pub trait Kernels: Copy + Sized + 'static {
 #[cfg(not(target_arch = "nvptx64"))]
 pub const SORT_SAMPLES: Entry<SortArgs> = entry!(sort_samples);
 
+/// Reads an array over and over, to measure how fast that goes.
+#[cfg(not(target_arch = "nvptx64"))]
+pub const READ_WORDS: Entry<ReadArgs> = entry!(read_words);
+
 /// Declares kernels, and for the host an [`Entry`] for each.
 macro_rules! entries {
     ($($(#[$meta:meta])* $name:ident($args:ty) = $body:path;)*) => {$(
@@ -143,6 +150,7 @@ entries! {
     backward_naive_bf16(BackwardArgs<Bf16, f32>) = naive::backward::backward::<Bf16>;
     round_f16(RoundArgs<F16>) = round::<F16>;
     round_bf16(RoundArgs<Bf16>) = round::<Bf16>;
+    read_words(ReadArgs) = read;
 }
 
 #[cfg(not(target_arch = "nvptx64"))]

@@ -12,6 +12,7 @@
 //! | `sort.rs`, `gather.rs` | the gradient of the features |
 //! | `naive/` | the published algorithm, the baseline |
 //! | `round.rs` | fp32 sums to 16-bit gradients |
+//! | `read.rs` | how fast memory can be read |
 //! | `visible.rs` | the list of seen (point, camera) pairs |
 //! | `sample.rs` | border rules and bilinear corners |
 //! | `channels.rs`, `block.rs` | which thread holds which channels of which sample |
@@ -34,12 +35,12 @@ macro_rules! kernel_modules {
     };
 }
 kernel_modules!(
-    backward, block, channels, forward, gather, memory, naive, round, sample, sort, storage,
+    backward, block, channels, forward, gather, memory, naive, read, round, sample, sort, storage,
     unroll, visible
 );
 
 #[cfg(not(target_arch = "nvptx64"))]
-pub use entry::{Entry, Kernels, SORT_SAMPLES};
+pub use entry::{Entry, Kernels, READ_WORDS, SORT_SAMPLES};
 pub use limits::{CHANNELS_PER_LANE, CROWDED, MAX_BAND_CELLS, MAX_WARPS, TILE_SIDE, WARP_LANES};
 
 /// Bytes of dynamic shared memory that a block of the sorting kernel needs.

@@ -108,6 +108,27 @@ mod device {
         [a, b, c, d]
     }
 
+    /// Reads 16 bytes that no thread writes during the launch, past the first-level cache: from the second, or from memory.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 16 bytes and valid for reads of 16; nobody writes them meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn load_words_far(pointer: *const u32) -> [u32; 4] {
+        let (a, b, c, d);
+        // SAFETY: the caller vouches for the address. Not `pure`: every read is to happen.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p};",
+                "ld.global.cg.v4.b32 {{{a}, {b}, {c}, {d}}}, [%a]; }}",
+                p = in(reg64) pointer,
+                a = out(reg32) a, b = out(reg32) b, c = out(reg32) c, d = out(reg32) d,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        [a, b, c, d]
+    }
+
     /// Writes a word.
     ///
     /// # Safety
@@ -449,6 +470,16 @@ mod host {
         emulator::global_read(pointer.cast(), 16);
         // SAFETY: the caller's promise, and the emulator has checked the address.
         unsafe { pointer.cast::<[u32; 4]>().read_unaligned() }
+    }
+
+    /// Reads 16 bytes that no thread writes during the launch, past the first-level cache.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 16 bytes and valid for reads of 16; nobody writes them meanwhile.
+    pub(crate) unsafe fn load_words_far(pointer: *const u32) -> [u32; 4] {
+        // SAFETY: the caller's promise is the same.
+        unsafe { load_words(pointer, true) }
     }
 
     /// Writes a word.

@@ -7,7 +7,7 @@ use cust::sys;
 
 use crate::cuda::device::Device;
 use crate::cuda::driver::{check, check_allocation};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::zeros;
 
 /// An array in the memory of a device; freed when dropped.
@@ -36,22 +36,41 @@ impl<T: Pod> DeviceArray<T> {
 
     pub(super) fn upload(device: &Device, purpose: &'static str, data: &[T]) -> Result<Self> {
         let array = Self::allocate(device, purpose, data.len())?;
-        if !data.is_empty() {
-            // On our stream, which does not wait for the default stream's copies.
-            let stream = device.stream();
-            // SAFETY: both arrays have that many bytes, and live until the stream is through below.
-            check("copying to the device", unsafe {
-                let bytes = size_of_val(data);
-                sys::cuMemcpyHtoDAsync_v2(
-                    array.pointer,
-                    data.as_ptr().cast(),
-                    bytes,
-                    stream.handle(),
-                )
-            })?;
-            stream.synchronize()?;
-        }
+        array.write(data)?;
         Ok(array)
+    }
+
+    /// Copies `data` into the array, once what was put on the device's stream before is through, and waits for that.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Dimensions`](crate::Error::Dimensions) unless `data` has as many elements as the array,
+    /// [`Error::BackendFailed`](crate::Error::BackendFailed) if the driver fails.
+    pub fn write(&self, data: &[T]) -> Result<()> {
+        if data.len() != self.length {
+            return Err(Error::Dimensions {
+                argument: "data",
+                axes: "(elements)",
+                expected: vec![self.length],
+                actual: vec![data.len()],
+            });
+        }
+        self.device.make_current()?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        // On our stream, which does not wait for the default stream's copies.
+        let stream = self.device.stream();
+        // SAFETY: both arrays have that many bytes, and live until the stream is through below.
+        check("copying to the device", unsafe {
+            sys::cuMemcpyHtoDAsync_v2(
+                self.pointer,
+                data.as_ptr().cast(),
+                self.bytes(),
+                stream.handle(),
+            )
+        })?;
+        stream.synchronize()
     }
 
     pub(super) fn poisoned(device: &Device, purpose: &'static str, length: usize) -> Result<Self> {

@@ -146,6 +146,19 @@ impl Device {
         (version / 1000, version % 1000 / 10)
     }
 
+    /// Multiprocessors.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BackendFailed`](crate::Error::BackendFailed) if the driver fails.
+    pub fn multiprocessors(&self) -> Result<u32> {
+        let raw = cust::device::Device::get_device(self.inner.ordinal)
+            .map_err(from_cust("opening the device"))?;
+        raw.get_attribute(DeviceAttribute::MultiprocessorCount)
+            .map(|count| count as u32)
+            .map_err(from_cust("reading the number of multiprocessors"))
+    }
+
     /// Device memory in bytes, (free, total).
     ///
     /// # Errors
@@ -212,36 +225,6 @@ impl Device {
         grad_output: ArrayView3<'_, T>,
     ) -> Result<Session<T>> {
         Session::new(self, shape, rule, inputs, grad_output)
-    }
-
-    /// Bandwidth of a large copy within device memory in bytes per second, read and written bytes both
-    /// counted: what memory can do at best, measured now. The median of nine copies of half a GiB.
-    ///
-    /// # Errors
-    ///
-    /// As for [`upload`](Self::upload).
-    pub fn copy_bandwidth(&self) -> Result<f64> {
-        const BYTES: usize = 512 << 20;
-        const COPIES: usize = 9;
-        let source = self.poisoned::<u8>("copy bandwidth", BYTES)?;
-        let target = self.poisoned::<u8>("copy bandwidth", BYTES)?;
-        let stream = self.stream();
-        let mut times = [Duration::ZERO; COPIES];
-        for time in &mut times {
-            *time = self.time(stream, || {
-                // SAFETY: both arrays hold that many bytes and outlive the wait in `time`.
-                check("copying within the device", unsafe {
-                    sys::cuMemcpyDtoDAsync_v2(
-                        target.pointer(),
-                        source.pointer(),
-                        BYTES,
-                        stream.handle(),
-                    )
-                })
-            })?;
-        }
-        times.sort();
-        Ok(2.0 * BYTES as f64 / times[COPIES / 2].as_secs_f64())
     }
 
     /// The stream that the safe functions of this crate use for this device.

@@ -1,18 +1,21 @@
 //! The CUDA backend: the kernels on an NVIDIA GPU.
 //!
-//! Three levels, each built on the one before:
+//! From the bottom up:
 //!
 //! - [`Operator`]: one problem on arrays that are on the GPU already, named by raw device pointers: the way in
 //!   for other frameworks' tensors. It allocates nothing and waits for nothing.
 //! - [`Session`]: a problem whose arrays it keeps on the GPU; for measurements and training loops in Rust.
+//! - [`Graph`] and [`SessionGraph`]: calls of these two recorded once and launched again as one.
 //! - [`Backend::Cuda`](crate::Backend::Cuda): arrays in, arrays out, like the other backends.
 //!
 //! Everything works in the device's primary context, the one the CUDA runtime and with it PyTorch, CuPy and
 //! JAX use, so their device pointers are valid here and ours there.
 
 mod array;
+mod bandwidth;
 mod device;
 mod driver;
+mod graph;
 mod host_arrays;
 mod module;
 mod operator;
@@ -21,7 +24,8 @@ mod stream;
 
 pub use array::DeviceArray;
 pub use device::Device;
+pub use graph::Graph;
 pub(crate) use host_arrays::{backward, forward};
 pub use operator::{BackwardPointers, ForwardPointers, Operator};
-pub use session::Session;
+pub use session::{Session, SessionGraph};
 pub use stream::Stream;

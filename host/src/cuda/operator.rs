@@ -139,6 +139,26 @@ impl<T: GpuElement> Operator<T> {
         4 * kernels::backward_scratch::<T::Kernel>(&self.plan, self.algorithm)
     }
 
+    /// Kernel launches, with the clearing of arrays, that a [`forward`](Self::forward) call issues on arrays aligned to
+    /// 16 bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the call that the sizes alone decide.
+    pub fn forward_launches(&self) -> Result<usize> {
+        kernels::forward_launches::<T::Kernel>(&self.plan, self.algorithm)
+    }
+
+    /// Kernel launches, with the clearing of arrays, that a [`backward`](Self::backward) call issues on arrays aligned to
+    /// 16 bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the call that the sizes alone decide: [`Error::NotRepeatable`].
+    pub fn backward_launches(&self) -> Result<usize> {
+        kernels::backward_launches::<T::Kernel>(&self.plan, self.algorithm)
+    }
+
     /// Puts the forward pass on `stream`.
     ///
     /// # Errors
@@ -220,12 +240,12 @@ impl<T: GpuElement> Operator<T> {
 }
 
 /// A device address as a pointer; it is never followed on the host.
-fn device_pointer<A>(address: u64) -> *const A {
+pub(super) fn device_pointer<A>(address: u64) -> *const A {
     ptr::without_provenance(address as usize)
 }
 
 /// As [`device_pointer`], for arrays that are written.
-fn device_pointer_mut<A>(address: u64) -> *mut A {
+pub(super) fn device_pointer_mut<A>(address: u64) -> *mut A {
     ptr::without_provenance_mut(address as usize)
 }
 
@@ -240,9 +260,9 @@ fn check_pointers(arrays: &[(&'static str, u64, usize, usize)]) -> Result<()> {
 }
 
 /// A stream that kernels are put on.
-struct Queue<'a> {
-    device: &'a Device,
-    stream: &'a Stream,
+pub(super) struct Queue<'a> {
+    pub(super) device: &'a Device,
+    pub(super) stream: &'a Stream,
 }
 
 impl Executor for Queue<'_> {

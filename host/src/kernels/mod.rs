@@ -5,6 +5,8 @@
 //! (`cuda`) or the emulator (`emulated`).
 
 mod calls;
+#[cfg(any(cuda_backend, test))]
+mod count;
 mod element;
 mod numbering;
 mod plan;
@@ -12,6 +14,8 @@ mod plan;
 pub(crate) use calls::{
     BackwardArrays, Executor, ForwardArrays, backward, backward_scratch, forward, forward_scratch,
 };
+#[cfg(cuda_backend)]
+pub(crate) use count::{backward_launches, forward_launches};
 pub use element::GpuElement;
 pub(crate) use element::dispatch;
 pub(crate) use plan::{Launch, Plan};
