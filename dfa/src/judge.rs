@@ -1,10 +1,13 @@
 //! The fp64 reference on all cores, for sizes at which one core takes too long.
 
 use deformable_aggregation::{BorderRule, Element, Gradients, Result, reference};
-use ndarray::{Axis, Slice, concatenate};
+use ndarray::{Array, Axis, RemoveAxis, Slice, concatenate};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use crate::data::{Data, Quantity, Results};
+use crate::compare::relative_l2;
+use crate::data::{Data, Results};
 
 /// The output and the gradients of some data, summed in fp64, the anchors dealt out to `parts` cores.
 ///
@@ -25,6 +28,11 @@ pub fn exact<T: Element>(data: &Data<T>, rule: BorderRule, parts: usize) -> Resu
     Ok(joined(parts))
 }
 
+/// Into how many parts anchors are usually dealt out: the threads there are, but not more than four, as each takes memory.
+pub fn threads() -> usize {
+    rayon::current_num_threads().min(4)
+}
+
 /// Puts the anchors of all parts together again and adds up their shares of the feature gradient.
 fn joined(mut parts: Vec<reference::Sums>) -> Results<f64> {
     let outputs: Vec<_> = parts.iter().map(|part| part.output.view()).collect();
@@ -42,11 +50,41 @@ fn joined(mut parts: Vec<reference::Sums>) -> Results<f64> {
     Results { output, gradients: Gradients { feature_maps, sampling_locations, weights } }
 }
 
-/// Relative L2 error of each quantity, in the order of [`Quantity::ALL`].
-pub fn errors<T: Element>(results: &Results<T>, exact: &Results<f64>) -> [f64; 4] {
-    Quantity::ALL.map(|quantity| {
-        crate::compare::relative_l2(&results.values(quantity), &exact.values(quantity))
-    })
+/// Relative L2 error of each quantity in one item of a batch, in the order of [`Quantity::ALL`]; `exact` has that item
+/// alone.
+pub fn item_errors<T: Element>(
+    results: &Results<T>,
+    item: usize,
+    exact: &Results<f64>,
+) -> [f64; 4] {
+    fn error<A: Copy, D: RemoveAxis>(
+        results: &Array<A, D>,
+        item: usize,
+        exact: &Array<f64, D>,
+        wide: impl Fn(A) -> f64,
+    ) -> f64 {
+        let results = results.index_axis(Axis(0), item);
+        relative_l2(results.iter().map(|&value| wide(value)), exact.iter().copied())
+    }
+    let (gradients, exact_gradients) = (&results.gradients, &exact.gradients);
+    [
+        error(&results.output, item, &exact.output, T::to_f64),
+        error(&gradients.feature_maps, item, &exact_gradients.feature_maps, T::to_f64),
+        error(&gradients.sampling_locations, item, &exact_gradients.sampling_locations, Into::into),
+        error(&gradients.weights, item, &exact_gradients.weights, T::to_f64),
+    ]
+}
+
+/// Which items of a batch to check: the first, the last, where indices that overflow go wrong first, and one between them that
+/// the seed draws.
+pub fn sampled_items(batch: usize, seed: u64) -> Vec<usize> {
+    match batch {
+        0..=2 => (0..batch).collect(),
+        _ => {
+            let between = ChaCha8Rng::seed_from_u64(seed).random_range(1..batch - 1);
+            vec![0, between, batch - 1]
+        }
+    }
 }
 
 #[cfg(test)]
@@ -60,9 +98,43 @@ mod tests {
             let data = cases::random(9, number).expect("valid sizes").converted::<f64>();
             let whole = exact(&data, BorderRule::Operator, 1).expect("computed");
             let parts = exact(&data, BorderRule::Operator, 4).expect("computed");
-            for error in errors(&parts, &whole) {
-                assert!(error < 1e-14, "{error}");
+            for item in 0..data.shape.batch() {
+                let alone = data.part(Slice::from(item..=item), Slice::from(..)).expect("valid");
+                let alone = exact(&alone, BorderRule::Operator, 1).expect("computed");
+                for (results, limit) in [(&parts, 1e-14), (&whole, 0.0)] {
+                    for error in item_errors(results, item, &alone) {
+                        assert!(error <= limit, "{error}");
+                    }
+                }
             }
         }
+    }
+
+    #[test]
+    fn the_wrong_item_and_a_single_nan_are_errors() {
+        let data = (0..).find_map(|number| {
+            let data = cases::random(9, number).expect("valid sizes").converted::<f64>();
+            (data.shape.batch() > 1 && data.shape.anchors() > 0).then_some(data)
+        });
+        let data = data.expect("some case has a batch");
+        let mut whole = exact(&data, BorderRule::Operator, 1).expect("computed");
+        let last = data.part(Slice::from(-1..), Slice::from(..)).expect("valid");
+        let last = exact(&last, BorderRule::Operator, 1).expect("computed");
+        assert!(item_errors(&whole, 0, &last)[0] > 1e-3);
+        let item = data.shape.batch() - 1;
+        *whole.gradients.weights.iter_mut().last().expect("some weights") = f64::NAN;
+        assert_eq!(item_errors(&whole, item, &last)[..3], [0.0; 3]);
+        assert!(item_errors(&whole, item, &last)[3].is_infinite());
+    }
+
+    #[test]
+    fn items_are_sampled_over_the_whole_batch() {
+        assert_eq!(sampled_items(1, 0), [0]);
+        assert_eq!(sampled_items(2, 0), [0, 1]);
+        let mut between: Vec<_> = (0..50).map(|seed| sampled_items(12, seed)[1]).collect();
+        between.sort_unstable();
+        between.dedup();
+        assert!(between.len() > 5 && between[0] >= 1 && between[between.len() - 1] <= 10);
+        assert_eq!(sampled_items(3, 7), [0, 1, 2]);
     }
 }

@@ -4,7 +4,7 @@
 
 use clap::ValueEnum;
 use deformable_aggregation::{AggregationShape, Element, FeatureLayout, Result, Scalar};
-use ndarray::{Array, Array5, Dimension, ShapeBuilder};
+use ndarray::{Array, Array5, Axis, Dimension, ShapeBuilder};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -30,6 +30,24 @@ impl Scenario {
         match self {
             Self::Rig => "rig",
             Self::Dense => "dense",
+        }
+    }
+}
+
+/// Where key points land.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Landing {
+    /// As in [`Scenario::Rig`].
+    Rig,
+    /// This share of the (point, camera) pairs uniformly inside the image, the others outside.
+    Share(f64),
+}
+
+impl From<Scenario> for Landing {
+    fn from(scenario: Scenario) -> Self {
+        match scenario {
+            Scenario::Rig => Self::Rig,
+            Scenario::Dense => Self::Share(1.0),
         }
     }
 }
@@ -80,13 +98,17 @@ pub fn shape(workload: &Workload) -> Result<AggregationShape> {
 /// # Errors
 ///
 /// Those of [`shape`].
-pub fn generate<T: Element>(workload: &Workload, scenario: Scenario, seed: u64) -> Result<Data<T>> {
+pub fn generate<T: Element>(
+    workload: &Workload,
+    landing: impl Into<Landing>,
+    seed: u64,
+) -> Result<Data<T>> {
     let shape = shape(workload)?;
     let share = 2.0 / (workload.points * workload.cameras * workload.levels.len()) as f64;
     let uniform = |value: f64| 2.0 * value - 1.0;
     Ok(Data {
         feature_maps: filled(shape.feature_maps_dim(), seed, Purpose::Features, uniform),
-        sampling_locations: locations::<T>(workload, scenario, seed, &shape),
+        sampling_locations: locations::<T>(workload, landing.into(), seed, &shape),
         weights: filled(shape.weights_dim(), seed, Purpose::Weights, |value| share * value),
         grad_output: filled(shape.output_dim(), seed, Purpose::GradOutput, uniform),
         shape,
@@ -95,14 +117,14 @@ pub fn generate<T: Element>(workload: &Workload, scenario: Scenario, seed: u64) 
 
 fn locations<T: Element>(
     workload: &Workload,
-    scenario: Scenario,
+    landing: Landing,
     seed: u64,
     shape: &AggregationShape,
 ) -> Array5<T::Location> {
     let mut locations = Array5::zeros(shape.sampling_locations_dim());
     let parts: Vec<_> = locations.outer_iter_mut().enumerate().collect();
-    parts.into_par_iter().for_each(|(item, mut part)| match scenario {
-        Scenario::Rig => {
+    parts.into_par_iter().for_each(|(item, mut part)| match landing {
+        Landing::Rig => {
             let scene = scene(workload, seed, item);
             for (points, mut part) in scene.key_points.iter().zip(part.outer_iter_mut()) {
                 for (&point, mut part) in points.iter().zip(part.outer_iter_mut()) {
@@ -114,9 +136,17 @@ fn locations<T: Element>(
                 }
             }
         }
-        Scenario::Dense => {
+        Landing::Share(share) => {
             let mut rng = generator(seed, Purpose::Locations, item);
             part.mapv_inplace(|_| location::<T>(rng.random::<f32>().into()));
+            if share < 1.0 {
+                // One coordinate beyond the image puts the pair out of it.
+                for mut pair in part.lanes_mut(Axis(3)) {
+                    if unit(&mut rng) >= share {
+                        pair[0] = location::<T>(2.0);
+                    }
+                }
+            }
         }
     });
     locations
@@ -158,6 +188,8 @@ pub struct Touched {
     pub visible: usize,
     /// (point, camera, level) samples that count.
     pub samples: usize,
+    /// Corners of the samples that lie on their map: feature rows read, counted every time.
+    pub taps: usize,
     /// Distinct feature rows that the samples read.
     pub rows: usize,
 }
@@ -170,7 +202,7 @@ impl Touched {
         items
             .into_par_iter()
             .map(|item| {
-                let mut visible = 0;
+                let (mut visible, mut taps) = (0, 0);
                 let mut rows = vec![false; layout.num_feat()];
                 for anchor in item.outer_iter() {
                     for point in anchor.outer_iter() {
@@ -178,17 +210,18 @@ impl Touched {
                             let (x, y): (f64, f64) = (location[0].into(), location[1].into());
                             if x > 0.0 && x < 1.0 && y > 0.0 && y < 1.0 {
                                 visible += 1;
-                                mark_rows(layout, camera, (x, y), &mut rows);
+                                taps += mark_rows(layout, camera, (x, y), &mut rows);
                             }
                         }
                     }
                 }
                 let rows = rows.into_iter().filter(|touched| *touched).count();
-                Self { visible, samples: visible * layout.levels(), rows }
+                Self { visible, samples: visible * layout.levels(), taps, rows }
             })
             .reduce(Self::default, |a, b| Self {
                 visible: a.visible + b.visible,
                 samples: a.samples + b.samples,
+                taps: a.taps + b.taps,
                 rows: a.rows + b.rows,
             })
     }
@@ -201,6 +234,11 @@ impl Touched {
         let weights = self.samples * shape.groups();
         (self.rows * shape.embed_dims() + weights + output) * element_bytes
             + locations * location_bytes(element_bytes)
+    }
+
+    /// Bytes of all taps, each counted once: what a pass reads of the feature maps if no row is kept from one tap to the next.
+    pub fn tap_bytes(&self, shape: &AggregationShape, element_bytes: usize) -> usize {
+        self.taps * shape.embed_dims() * element_bytes
     }
 
     /// Bytes that a backward pass moves at least: what forward reads, with the output gradient in place of the output, and
@@ -220,8 +258,14 @@ fn location_bytes(element_bytes: usize) -> usize {
     element_bytes.max(4)
 }
 
-/// Marks the rows of the corners of one location in all levels.
-fn mark_rows(layout: &FeatureLayout, camera: usize, (x, y): (f64, f64), rows: &mut [bool]) {
+/// Marks the rows of the corners of one location in all levels, and returns how many corners there are.
+fn mark_rows(
+    layout: &FeatureLayout,
+    camera: usize,
+    (x, y): (f64, f64),
+    rows: &mut [bool],
+) -> usize {
+    let mut taps = 0;
     for level in 0..layout.levels() {
         let map = layout.shape(camera, level);
         let start = layout.start(camera, level);
@@ -232,9 +276,11 @@ fn mark_rows(layout: &FeatureLayout, camera: usize, (x, y): (f64, f64), rows: &m
                 && (0..map.width as isize).contains(&column);
             if inside {
                 rows[start + row as usize * map.width + column as usize] = true;
+                taps += 1;
             }
         }
     }
+    taps
 }
 
 /// The arrays of a workload without their contents, for sizes.
@@ -291,6 +337,21 @@ mod tests {
         let touched = touched("W1", Scenario::Dense);
         assert_close(touched.samples, 280_800, 0.01, "samples");
         assert_close(touched.rows, 88_677, 1.0, "rows");
+        // All four corners, but for the rim.
+        assert!(touched.taps < 4 * touched.samples);
+        assert_close(touched.taps, 4 * touched.samples, 4.0, "taps");
+    }
+
+    #[test]
+    fn a_share_of_the_points_is_seen() {
+        let narrow = Workload { embed_dims: 1, groups: 1, ..*Workload::by_id("W1").unwrap() };
+        let visible = |share| {
+            let data = generate::<f32>(&narrow, Landing::Share(share), 1).expect("valid sizes");
+            Touched::count(&data).visible
+        };
+        let all = visible(1.0);
+        assert_close(visible(0.25), all / 4, 2.0, "a quarter");
+        assert_eq!(visible(0.0), 0);
     }
 
     #[test]
@@ -313,9 +374,10 @@ mod tests {
         )
         .expect("valid");
         let shape = AggregationShape::new(layout, 1, 1, 1, 1, 1).expect("valid");
-        let touched = Touched { visible: 1, samples: 1, rows: 1 };
+        let touched = Touched { visible: 1, samples: 1, taps: 1, rows: 1 };
         assert_eq!(touched.forward_bytes(&shape, 4), 4 * 5);
         assert_eq!(touched.backward_bytes(&shape, 4), 4 * 9);
         assert_eq!(touched.forward_bytes(&shape, 2), 2 * 3 + 8);
+        assert_eq!(touched.tap_bytes(&shape, 2), 2);
     }
 }

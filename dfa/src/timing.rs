@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use deformable_aggregation::{BorderRule, DeformableAggregation, Element, Gradients};
+use deformable_aggregation::{Algorithm, BorderRule, DeformableAggregation, Element, Gradients};
 use ndarray::Array3;
 use serde::Serialize;
 
@@ -32,14 +32,45 @@ impl Direction {
     }
 }
 
+/// What one run takes besides time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// Kernel launches and clearings of arrays.
+    pub launches: usize,
+    /// Bytes of memory besides inputs and results.
+    pub workspace_bytes: usize,
+}
+
 /// An engine with the data it runs on in place.
 pub trait Runner<T: Element> {
+    /// Takes the kernels of this algorithm from now on, and forgets the results of others.
+    ///
+    /// # Errors
+    ///
+    /// What the backend reports.
+    fn choose(&mut self, algorithm: Algorithm) -> Result<()>;
+
     /// Runs once and tells how long it took.
     ///
     /// # Errors
     ///
     /// What the backend reports.
     fn run(&mut self, direction: Direction) -> Result<Duration>;
+
+    /// Runs as a CUDA graph, recorded at the first call, and tells how long one run of several in a row took; `None` on a
+    /// backend that has no graphs.
+    ///
+    /// # Errors
+    ///
+    /// What the backend reports.
+    fn replay(&mut self, direction: Direction) -> Result<Option<Duration>>;
+
+    /// What a run takes besides time; `None` on a backend without kernels and workspace.
+    ///
+    /// # Errors
+    ///
+    /// What the backend reports.
+    fn cost(&self, direction: Direction) -> Result<Option<Cost>>;
 
     /// What the last runs computed.
     ///
@@ -76,6 +107,20 @@ struct HostRunner<'a, T: Element> {
 }
 
 impl<T: Element> Runner<T> for HostRunner<'_, T> {
+    fn choose(&mut self, algorithm: Algorithm) -> Result<()> {
+        self.operator = self.operator.clone().with_algorithm(algorithm);
+        (self.output, self.gradients) = (None, None);
+        Ok(())
+    }
+
+    fn replay(&mut self, _: Direction) -> Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    fn cost(&self, _: Direction) -> Result<Option<Cost>> {
+        Ok(None)
+    }
+
     fn run(&mut self, direction: Direction) -> Result<Duration> {
         let inputs = self.data.inputs();
         let start;
@@ -137,13 +182,36 @@ pub fn measure<T: Element>(
     direction: Direction,
     limits: Limits,
 ) -> Result<Timing> {
+    repeated(limits, || runner.run(direction))
+}
+
+/// Measures a direction as a CUDA graph; `None` on a backend that has none.
+///
+/// # Errors
+///
+/// What the backend reports.
+pub fn measure_replay<T: Element>(
+    runner: &mut dyn Runner<T>,
+    direction: Direction,
+    limits: Limits,
+) -> Result<Option<Timing>> {
+    if runner.replay(direction)?.is_none() {
+        return Ok(None);
+    }
+    let timing = repeated(limits, || {
+        runner.replay(direction)?.context("the backend had graphs a moment ago")
+    })?;
+    Ok(Some(timing))
+}
+
+fn repeated(limits: Limits, mut run: impl FnMut() -> Result<Duration>) -> Result<Timing> {
     for _ in 0..limits.warm_up {
-        runner.run(direction)?;
+        run()?;
     }
     let start = Instant::now();
     let mut times = Vec::with_capacity(limits.runs);
     while times.len() < limits.runs.max(1) && (times.len() < 3 || start.elapsed() < limits.time) {
-        times.push(runner.run(direction)?);
+        times.push(run()?);
     }
     Ok(summary(times))
 }
@@ -158,6 +226,22 @@ fn summary(mut times: Vec<Duration>) -> Timing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_end_with_their_number_or_the_time() {
+        let count = |runs, time| {
+            let mut calls = 0;
+            let limits = Limits { warm_up: 2, runs, time };
+            let timing = repeated(limits, || {
+                calls += 1;
+                Ok(Duration::from_millis(1))
+            });
+            (timing.expect("no run fails").runs, calls)
+        };
+        assert_eq!(count(7, Duration::from_secs(60)), (7, 9));
+        assert_eq!(count(7, Duration::ZERO), (3, 5));
+        assert_eq!(count(0, Duration::ZERO), (1, 3));
+    }
 
     #[test]
     fn the_median_is_the_middle() {

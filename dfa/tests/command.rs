@@ -179,9 +179,30 @@ fn bench_reports_in_json_and_saves_inputs_that_verify_reads() {
     assert_eq!(report["passed"], true);
     let row = &report["results"][0];
     assert_eq!((&row["workload"], &row["direction"]), (&"W1".into(), &"forward".into()));
-    assert!(row["over_floor"].as_f64().expect("a number") > 0.0);
+    assert!(row["over_dram_floor"].as_f64().expect("a number") > 0.0);
+    assert!(row["tap_bytes"].as_u64() > row["dram_bytes"].as_u64());
+    assert_eq!(row["checked_items"], serde_json::json!([0]));
     assert_eq!(report["command"][1], "bench");
     let verify =
         ["verify", "--backend", "cpu", "--dtype", "fp32", "--rule", "op", "--vectors", path];
     dfa(&verify).assert().code(0);
+}
+
+#[test]
+fn bench_checks_samples_of_the_whole_batch_and_writes_tables() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("bench.md");
+    let path = path.to_str().expect("valid text");
+    let arguments =
+        ["bench", "--backend", "cpu", "--runs", "1", "--batch", "3", "--markdown", path];
+    let report = json(&[&arguments[..], &["--graph", "--json"]].concat());
+    assert_eq!(report["passed"], true);
+    for row in report["results"].as_array().expect("a list") {
+        assert_eq!(row["sizes"]["batch"], 3);
+        assert_eq!(row["checked_items"], serde_json::json!([0, 1, 2]));
+        assert_eq!(row["replay_us"], Value::Null, "no graphs on a CPU");
+    }
+    let table = fs::read_to_string(path).expect("written");
+    assert_eq!(table.matches("| W1 `rig`, batch 3 | fp32 |").count(), 1, "{table}");
+    dfa(&["bench", "--batch", "0"]).assert().code(2);
 }

@@ -1,6 +1,6 @@
 //! CUDA graphs: what is recorded once computes right again and again, on inputs that change where they lie.
 
-#![cfg(feature = "cuda")]
+#![cfg(all(feature = "cuda", target_os = "linux"))]
 
 use deformable_aggregation::cuda::{Device, SessionGraph};
 use deformable_aggregation::half::bf16;

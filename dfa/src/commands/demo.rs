@@ -74,8 +74,7 @@ fn run_in<T: Number>(args: &Args) -> Result<bool> {
     let touched = Touched::count(&data);
     spinner.set_message("computing the fp64 reference");
     let start = Instant::now();
-    let threads = rayon::current_num_threads().min(4);
-    let exact = judge::exact(&data, BorderRule::Operator, threads)?;
+    let exact = judge::exact(&data, BorderRule::Operator, judge::threads())?;
     let judged = start.elapsed();
 
     let mut outcomes = Vec::new();
@@ -129,7 +128,7 @@ fn outcome<T: Number>(
         anchors: data.shape.anchors(),
         forward,
         backward,
-        errors: judge::errors(&runner.results()?, exact),
+        errors: judge::item_errors(&runner.results()?, 0, exact),
     })
 }
 

@@ -36,6 +36,15 @@ pub fn copy_bandwidth(_: &Backend) -> Result<Option<f64>> {
 /// # Errors
 ///
 /// None.
+pub fn l2_read_bandwidth(_: &Backend) -> Result<Option<f64>> {
+    Ok(None)
+}
+
+/// No backend is a GPU.
+///
+/// # Errors
+///
+/// None.
 pub(super) fn runner<T: Element>(
     _: &Backend,
     _: Algorithm,

@@ -18,7 +18,7 @@ use crate::data::Data;
 use crate::output;
 use crate::timing::Runner;
 
-pub use side::{copy_bandwidth, description, devices, kernels};
+pub use side::{copy_bandwidth, description, devices, kernels, l2_read_bandwidth};
 
 /// A GPU.
 #[derive(Clone, Debug, Serialize)]

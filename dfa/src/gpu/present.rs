@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use deformable_aggregation::GpuElement;
-use deformable_aggregation::cuda::{Device, Session};
+use deformable_aggregation::cuda::{Device, Session, SessionGraph};
 use deformable_aggregation::{Algorithm, Backend, BorderRule};
 
 use super::{DeviceInfo, KernelInfo};
 use crate::data::{Data, Results};
-use crate::timing::{Direction, Runner};
+use crate::timing::{Cost, Direction, Runner};
 
 /// All devices that can be used.
 pub fn devices() -> Vec<DeviceInfo> {
@@ -61,6 +61,18 @@ pub fn copy_bandwidth(backend: &Backend) -> Result<Option<f64>> {
     }
 }
 
+/// Bytes per second that the multiprocessors read from the second-level cache; `None` if the backend is no GPU.
+///
+/// # Errors
+///
+/// What the driver reports.
+pub fn l2_read_bandwidth(backend: &Backend) -> Result<Option<f64>> {
+    match backend {
+        Backend::Cuda(device) => Ok(Some(device.l2_read_bandwidth()?)),
+        _ => Ok(None),
+    }
+}
+
 /// The kernels on data that lies in the device's memory; `None` if the backend is no GPU.
 ///
 /// # Errors
@@ -74,23 +86,65 @@ pub(super) fn runner<T: GpuElement>(
 ) -> Result<Option<Box<dyn Runner<T>>>> {
     let Backend::Cuda(device) = backend else { return Ok(None) };
     let session = device.session(&data.shape, rule, data.inputs(), data.grad_output.view())?;
-    // Whatever a kernel does not write stays NaN, which no comparison passes.
-    session.poison()?;
-    Ok(Some(Box::new(SessionRunner { session, algorithm })))
+    let mut runner = SessionRunner { session, algorithm, forward: None, backward: None };
+    runner.choose(algorithm)?;
+    Ok(Some(Box::new(runner)))
 }
+
+/// Replays of a graph between two events: enough that the gap before the first does not count.
+const REPLAYS: u32 = 10;
 
 /// A session with the kernels to run in it, timed by the device.
 struct SessionRunner<T: GpuElement> {
     session: Session<T>,
     algorithm: Algorithm,
+    /// The passes as graphs, once they were asked for.
+    forward: Option<SessionGraph<T>>,
+    backward: Option<SessionGraph<T>>,
 }
 
 impl<T: GpuElement> Runner<T> for SessionRunner<T> {
+    fn choose(&mut self, algorithm: Algorithm) -> Result<()> {
+        (self.forward, self.backward) = (None, None);
+        self.algorithm = algorithm;
+        // Whatever a kernel does not write stays NaN, which no comparison passes.
+        Ok(self.session.poison()?)
+    }
+
     fn run(&mut self, direction: Direction) -> Result<Duration> {
         Ok(self.session.time(|session| match direction {
             Direction::Forward => session.forward(self.algorithm),
             Direction::Backward => session.backward(self.algorithm),
         })?)
+    }
+
+    fn replay(&mut self, direction: Direction) -> Result<Option<Duration>> {
+        let graph = match direction {
+            Direction::Forward => &mut self.forward,
+            Direction::Backward => &mut self.backward,
+        };
+        let graph = match graph {
+            Some(graph) => graph,
+            None => graph.insert(match direction {
+                Direction::Forward => self.session.forward_graph(self.algorithm)?,
+                Direction::Backward => self.session.backward_graph(self.algorithm)?,
+            }),
+        };
+        let time = self.session.time(|_| (0..REPLAYS).try_for_each(|_| graph.launch()))?;
+        Ok(Some(time / REPLAYS))
+    }
+
+    fn cost(&self, direction: Direction) -> Result<Option<Cost>> {
+        let operator = self.session.operator(self.algorithm);
+        let (launches, workspace_bytes) = match direction {
+            Direction::Forward => {
+                (operator.forward_launches()?, operator.forward_workspace_bytes())
+            }
+            Direction::Backward => {
+                (operator.backward_launches()?, operator.backward_workspace_bytes())
+            }
+        };
+        Ok(Some(Cost { launches, workspace_bytes }))
     }
 
     fn results(&mut self) -> Result<Results<T>> {
