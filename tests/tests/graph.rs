@@ -2,7 +2,7 @@
 
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 
-use deformable_aggregation::cuda::{Device, SessionGraph};
+use deformable_aggregation::cuda::{Device, SessionGraph, Stream};
 use deformable_aggregation::half::bf16;
 use deformable_aggregation::{Algorithm, BorderRule, GpuElement, reference};
 use deformable_aggregation_tests::{Case, Sizes, check};
@@ -80,7 +80,7 @@ fn a_graph_keeps_the_arrays_of_its_session() {
 #[test]
 fn what_cannot_be_recorded_is_an_error_and_the_device_goes_on() {
     let Some(device) = device() else { return };
-    let waited = device.capture(|stream| stream.synchronize());
+    let waited = device.capture(Stream::synchronize);
     assert!(waited.is_err());
     let values = device.upload("values", &[1.0_f32, 2.0]).expect("memory for two numbers");
     assert!(values.write(&[1.0]).is_err());
