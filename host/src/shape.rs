@@ -195,7 +195,7 @@ fn fixed<const N: usize>(shape: &[usize]) -> &[usize; N] {
     shape.try_into().expect("the rank of the array is part of its type")
 }
 
-fn check_dim(
+pub(crate) fn check_dim(
     argument: &'static str,
     axes: &'static str,
     expected: &[usize],

@@ -68,7 +68,8 @@ impl fmt::Display for Subject {
 }
 
 /// Instantiates tests that are generic over the element type: `on_every_backend!(check, ...)` makes, for every function
-/// `fn check<T: Element>(subject: &Subject)`, the tests `check::<backend>::<dtype>`.
+/// `fn check<T: Element>(subject: &Subject)`, the tests `check::<backend>::<dtype>`. `on_every_backend!(block: check, ...)` leaves out the
+/// backends that do not compute the attention block.
 #[macro_export]
 macro_rules! on_every_backend {
     ($($check:ident),+ $(,)?) => {
@@ -89,6 +90,15 @@ macro_rules! on_every_backend {
                 fp32 f32, fp16 half::f16, bf16 half::bf16);
             $crate::on_every_backend!(@subject $check cuda_naive
                 fp32 f32, fp16 half::f16, bf16 half::bf16);
+        })+
+    };
+    // Where the whole attention block runs.
+    (block: $($check:ident),+ $(,)?) => {
+        $(mod $check {
+            $crate::on_every_backend!(@subject $check reference
+                fp64 f64, fp32 f32, fp16 half::f16, bf16 half::bf16);
+            $crate::on_every_backend!(@subject $check cpu
+                fp64 f64, fp32 f32, fp16 half::f16, bf16 half::bf16);
         })+
     };
     (@subject $check:ident $subject:ident $($dtype:ident $type:ty),+) => {

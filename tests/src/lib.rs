@@ -4,11 +4,13 @@
 //! tests themselves are in `tests/tests`.
 
 mod backends;
+mod block;
 mod cases;
 mod compare;
 mod golden;
 
 pub use backends::Subject;
+pub use block::{BlockCase, GoldenBlock, MapsForm, NamedResults, named};
 pub use cases::{Case, Sizes};
 pub use compare::{Bound, Mismatch, check, compare};
 pub use golden::{GoldenOperator, array, golden_path, open_golden};

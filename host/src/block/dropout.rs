@@ -4,8 +4,10 @@ use ndarray::{Array3, Array4};
 
 use super::config::BlockConfig;
 use super::random::{stream, uniform};
+use crate::element::Scalar;
 use crate::error::Result;
 use crate::memory::zero_array;
+use crate::shape::{AggregationShape, check_dim};
 
 /// Whether a call is one of training, and where its dropout comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -71,5 +73,66 @@ impl DropoutMasks {
             *kept = uniform(seed, stream::PROJECTION, index) >= proj_drop;
         }
         Ok(Self { attention, projection })
+    }
+}
+
+/// One dropout of a call.
+#[derive(Clone, Debug)]
+pub(super) struct Dropout<R> {
+    /// Row-major.
+    pub(super) kept: Vec<bool>,
+    /// What is kept grows by this factor.
+    pub(super) scale: R,
+}
+
+/// The dropouts of a call; `None` where everything is kept.
+#[derive(Clone, Debug)]
+pub(super) struct Dropouts<R> {
+    /// (batch, anchors, cameras, points)
+    pub(super) attention: Option<Dropout<R>>,
+    /// (batch, anchors, embed_dims)
+    pub(super) projection: Option<Dropout<R>>,
+}
+
+impl<R: Scalar> Dropouts<R> {
+    /// Those of a checked mode.
+    pub(super) fn new(
+        mode: Mode<'_>,
+        config: &BlockConfig,
+        shape: &AggregationShape,
+    ) -> Result<Self> {
+        let drawn;
+        let masks = match mode {
+            Mode::Evaluation => return Ok(Self { attention: None, projection: None }),
+            Mode::Masks(masks) => masks,
+            Mode::Training { seed } => {
+                drawn = DropoutMasks::draw(config, shape.batch(), shape.anchors(), seed)?;
+                &drawn
+            }
+        };
+        let dropout = |kept: Vec<bool>, probability: f64| {
+            // A call without a dropped entry still scales, unless the probability is 0.
+            let needed = probability > 0.0 || kept.contains(&false);
+            let scale = R::from_f64((1.0 - probability).recip());
+            needed.then_some(Dropout { kept, scale })
+        };
+        Ok(Self {
+            attention: dropout(masks.attention.iter().copied().collect(), config.attn_drop),
+            projection: dropout(masks.projection.iter().copied().collect(), config.proj_drop),
+        })
+    }
+}
+
+impl Mode<'_> {
+    /// Whether masks have the sizes of the call.
+    pub(super) fn check(&self, shape: &AggregationShape) -> Result<()> {
+        let Mode::Masks(masks) = self else { return Ok(()) };
+        let (batch, anchors) = (shape.batch(), shape.anchors());
+        let expected = [batch, anchors, shape.layout().cameras(), shape.points()];
+        let axes = "(batch, anchors, cameras, points)";
+        check_dim("masks.attention", axes, &expected, masks.attention.shape())?;
+        let expected = [batch, anchors, shape.embed_dims()];
+        let axes = "(batch, anchors, embed_dims)";
+        check_dim("masks.projection", axes, &expected, masks.projection.shape())
     }
 }

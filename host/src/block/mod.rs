@@ -1,13 +1,33 @@
-//! The attention block around the operator, `DeformableFeatureAggregation` of the PyTorch projects.
+//! The attention block around the operator: [`DeformableFeatureAggregation`].
+//!
+//! Also on their own: the key points of anchors ([`KeyPointsGenerator`]) and their way into other frames
+//! ([`move_key_points`], [`project_anchors`]).
 
+mod attention;
+mod camera;
 mod checkpoint;
 mod config;
 mod dropout;
+mod gradients;
+mod host;
 mod inputs;
+mod key_points;
+mod layer;
+mod linear;
+mod motion;
 mod parameters;
+mod projection;
 mod random;
+mod storage;
 
 pub use config::{BlockConfig, BoxKeyPoints, KeyPointsConfig, PolylineKeyPoints, ResidualMode};
 pub use dropout::{DropoutMasks, Mode};
+pub use gradients::BlockGradients;
 pub use inputs::{BlockInputs, FeatureMaps};
+pub use key_points::{KeyPointGradients, KeyPointsGenerator};
+pub use layer::{BlockContext, DeformableFeatureAggregation};
+pub use motion::{
+    Motion, YawOrder, move_key_points, move_key_points_backward, project_anchors,
+    project_anchors_backward, time_intervals,
+};
 pub use parameters::{BlockParameters, CameraEncoder, LayerNorm, Linear, expected_tensors};

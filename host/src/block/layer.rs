@@ -1,0 +1,283 @@
+//! The block: checks a call once and hands it to a backend.
+
+use ndarray::{Array3, ArrayView3};
+
+use super::config::BlockConfig;
+use super::dropout::{Dropouts, Mode};
+use super::gradients::BlockGradients;
+use super::host::{self, Pass};
+use super::inputs::{BlockInputs, CheckedInputs};
+use super::key_points::KeyPointsGenerator;
+use super::parameters::BlockParameters;
+use crate::algorithm::Algorithm;
+use crate::backend::Backend;
+use crate::element::{Element, Scalar};
+#[cfg(any(cuda_backend, feature = "emulator"))]
+use crate::error::Error;
+use crate::error::Result;
+use crate::operator::{DeformableAggregation, contiguous, slice};
+use crate::shape::{AggregationShape, check_dim};
+
+/// The attention block of Sparse4D and SparseDrive, `DeformableFeatureAggregation`: where anchors are seen, what attention is paid to
+/// what is seen there, and what comes out.
+///
+/// 1. Every anchor gets key points in 3D ([`KeyPointsGenerator`]).
+/// 2. They are projected into every camera.
+/// 3. A linear layer predicts an attention weight for every camera, level, point and group from the instance feature, the
+///    anchor embedding and, if configured, the camera; a softmax makes the weights of a group sum to 1.
+/// 4. The [operator](DeformableAggregation) samples the feature maps and adds up.
+/// 5. A linear layer projects the result, and the instance feature is added or put beside it.
+///
+/// `R` is the type of parameters and geometry: `f32` for activations of `f32`, `f16` and `bf16`, chosen per call, `f64` for `f64`.
+///
+/// ```
+/// use deformable_aggregation::block::{
+///     BlockConfig, BlockInputs, DeformableFeatureAggregation, FeatureMaps, Mode,
+/// };
+/// use deformable_aggregation::ndarray::{Array3, Array4, Array5, s};
+///
+/// // Two cameras, one level of 4 × 8 pixels, 16 channels in 2 groups, the key point in the middle of the box.
+/// let config = BlockConfig {
+///     embed_dims: 16,
+///     num_groups: 2,
+///     num_levels: 1,
+///     num_cams: 2,
+///     use_deformable_func: true,
+///     ..BlockConfig::default()
+/// };
+/// let mut block = DeformableFeatureAggregation::<f32>::new(config, 7)?;
+///
+/// // Five boxes around (0, 0, 10); both cameras look along z.
+/// let instance_feature = Array3::<f32>::ones((1, 5, 16));
+/// let mut anchor = Array3::<f32>::zeros((1, 5, 11));
+/// anchor.slice_mut(s![.., .., 2]).fill(10.0);
+/// let mut projection_mat = Array4::<f32>::zeros((1, 2, 4, 4));
+/// for axis in 0..4 {
+///     projection_mat.slice_mut(s![.., .., axis, axis]).fill(1.0);
+/// }
+/// // The principal point is the middle of the image.
+/// projection_mat.slice_mut(s![.., .., ..2, 2]).fill(0.5);
+/// let maps = Array5::<f32>::ones((1, 2, 16, 4, 8));
+/// let levels = [maps.view()];
+/// let inputs = BlockInputs {
+///     instance_feature: instance_feature.view(),
+///     anchor: anchor.view(),
+///     anchor_embed: None,
+///     feature_maps: FeatureMaps::Levels(&levels),
+///     projection_mat: projection_mat.view(),
+///     image_wh: None,
+/// };
+///
+/// let (output, context) = block.forward_with_context(inputs, Mode::Training { seed: 1 })?;
+/// assert_eq!(output.dim(), (1, 5, 16));
+/// let gradients = context.backward(Array3::ones(output.dim()).view())?;
+///
+/// // One step of gradient descent.
+/// let step = gradients.parameters.named();
+/// for ((_, mut tensor), (_, gradient)) in block.parameters_mut().named_mut().into_iter().zip(step) {
+///     tensor.scaled_add(-0.01, &gradient);
+/// }
+/// # Ok::<(), deformable_aggregation::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct DeformableFeatureAggregation<R> {
+    config: BlockConfig,
+    parameters: BlockParameters<R>,
+    backend: Backend,
+    algorithm: Algorithm,
+}
+
+impl<R: Scalar> DeformableFeatureAggregation<R> {
+    /// A block with [initial](BlockParameters::init) parameters.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlockConfig::check`], and [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn new(config: BlockConfig, seed: u64) -> Result<Self> {
+        let parameters = BlockParameters::init(&config, seed)?;
+        Self::with_parameters(config, parameters)
+    }
+
+    /// A block with these parameters, such as [loaded](BlockParameters::load) ones.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlockParameters::check`].
+    pub fn with_parameters(config: BlockConfig, parameters: BlockParameters<R>) -> Result<Self> {
+        parameters.check(&config)?;
+        let (backend, algorithm) = (Backend::Cpu, Algorithm::default());
+        Ok(Self { config, parameters, backend, algorithm })
+    }
+
+    /// The same, computed by `backend`.
+    #[must_use]
+    pub fn with_backend(self, backend: Backend) -> Self {
+        Self { backend, ..self }
+    }
+
+    /// The same, with other GPU kernels. The CPU backends have one algorithm and ignore this.
+    #[must_use]
+    pub fn with_algorithm(self, algorithm: Algorithm) -> Self {
+        Self { algorithm, ..self }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &BlockConfig {
+        &self.config
+    }
+
+    /// What computes.
+    #[must_use]
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// The parameters.
+    #[must_use]
+    pub fn parameters(&self) -> &BlockParameters<R> {
+        &self.parameters
+    }
+
+    /// The parameters, to train them. Every call checks that they still have their sizes.
+    pub fn parameters_mut(&mut self) -> &mut BlockParameters<R> {
+        &mut self.parameters
+    }
+
+    /// What makes the key points.
+    #[must_use]
+    pub fn key_points_generator(&self) -> KeyPointsGenerator<'_, R> {
+        KeyPointsGenerator::new(&self.config.kps_generator, &self.parameters)
+    }
+
+    /// The output: (batch, anchors, embed_dims), or twice the channels with [`ResidualMode::Cat`](super::ResidualMode::Cat).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Dimensions`](crate::Error::Dimensions) if an array does not fit the configuration or the others, the errors of
+    /// [`feature_maps_format`](crate::feature_maps_format) for maps that are not packed, those of [`BlockParameters::check`] if
+    /// parameters were given other sizes, [`Error::OutOfMemory`](crate::Error::OutOfMemory), and what the backend reports.
+    pub fn forward<T: Element<Location = R>>(
+        &self,
+        inputs: BlockInputs<'_, T>,
+        mode: Mode<'_>,
+    ) -> Result<Array3<T>> {
+        Ok(self.run(inputs, mode)?.0)
+    }
+
+    /// The output, and what is needed to compute the gradients later.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward`](Self::forward).
+    pub fn forward_with_context<'b, 'a, T: Element<Location = R>>(
+        &'b self,
+        inputs: BlockInputs<'a, T>,
+        mode: Mode<'_>,
+    ) -> Result<(Array3<T>, BlockContext<'b, 'a, T>)> {
+        let (output, inputs, saved) = self.run(inputs, mode)?;
+        Ok((output, BlockContext { block: self, inputs, saved }))
+    }
+
+    fn run<'a, T: Element<Location = R>>(
+        &self,
+        inputs: BlockInputs<'a, T>,
+        mode: Mode<'_>,
+    ) -> Result<(Array3<T>, CheckedInputs<'a, T>, Saved<T>)> {
+        self.parameters.check(&self.config)?;
+        let inputs = CheckedInputs::new(&self.config, inputs)?;
+        mode.check(&inputs.shape)?;
+        let (output, saved) = self.forward_on_backend(&inputs, mode)?;
+        Ok((output, inputs, saved))
+    }
+
+    fn forward_on_backend<T: Element<Location = R>>(
+        &self,
+        inputs: &CheckedInputs<'_, T>,
+        mode: Mode<'_>,
+    ) -> Result<(Array3<T>, Saved<T>)> {
+        match &self.backend {
+            Backend::Reference | Backend::Cpu => {
+                let operator = self.operator(&inputs.shape);
+                let dropouts = Dropouts::new(mode, &self.config, &inputs.shape)?;
+                let (output, saved) = host::forward(&self.pass(&operator, inputs), dropouts)?;
+                Ok((output, Saved::Host(saved)))
+            }
+            #[cfg(any(cuda_backend, feature = "emulator"))]
+            backend => Err(unavailable(backend)),
+        }
+    }
+
+    fn backward_on_backend<T: Element<Location = R>>(
+        &self,
+        inputs: &CheckedInputs<'_, T>,
+        saved: &Saved<T>,
+        grad_output: &[T],
+    ) -> Result<BlockGradients<T>> {
+        match saved {
+            Saved::Host(saved) => {
+                let operator = self.operator(&inputs.shape);
+                host::backward(&self.pass(&operator, inputs), saved, grad_output)
+            }
+        }
+    }
+
+    fn operator(&self, shape: &AggregationShape) -> DeformableAggregation {
+        DeformableAggregation::new(shape.clone())
+            .with_backend(self.backend.clone())
+            .with_border_rule(self.config.border_rule())
+            .with_algorithm(self.algorithm)
+    }
+
+    fn pass<'p, 'a, T: Element<Location = R>>(
+        &'p self,
+        operator: &'p DeformableAggregation,
+        inputs: &'p CheckedInputs<'a, T>,
+    ) -> Pass<'p, 'a, T> {
+        Pass { config: &self.config, parameters: &self.parameters, operator, inputs }
+    }
+}
+
+/// What [`DeformableFeatureAggregation::forward_with_context`] keeps for the backward pass. See
+/// [`DeformableFeatureAggregation`] for an example.
+///
+/// Block and inputs are borrowed, so the compiler sees to it that they do not change in between.
+#[derive(Clone, Debug)]
+pub struct BlockContext<'b, 'a, T: Element> {
+    block: &'b DeformableFeatureAggregation<T::Location>,
+    inputs: CheckedInputs<'a, T>,
+    saved: Saved<T>,
+}
+
+/// What a backend keeps.
+#[derive(Clone, Debug)]
+enum Saved<T: Element> {
+    Host(host::Saved<T>),
+}
+
+impl<T: Element> BlockContext<'_, '_, T> {
+    /// The gradients of `sum(output * grad_output)` with respect to all inputs and parameters; `grad_output` has the dimensions of
+    /// the output.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Dimensions`](crate::Error::Dimensions), [`Error::OutOfMemory`](crate::Error::OutOfMemory), and what the backend
+    /// reports.
+    pub fn backward(&self, grad_output: ArrayView3<'_, T>) -> Result<BlockGradients<T>> {
+        let shape = &self.inputs.shape;
+        let expected = [shape.batch(), shape.anchors(), self.block.config.output_dims()];
+        let axes = "(batch, anchors, output_dims)";
+        check_dim("grad_output", axes, &expected, grad_output.shape())?;
+        let grad_output = contiguous(grad_output)?;
+        self.block.backward_on_backend(&self.inputs, &self.saved, slice(&grad_output))
+    }
+}
+
+#[cfg(any(cuda_backend, feature = "emulator"))]
+fn unavailable(backend: &Backend) -> Error {
+    Error::BackendUnavailable {
+        backend: backend.name(),
+        reason: "it does not compute the attention block".to_owned(),
+        remedy: "use Backend::Cpu".to_owned(),
+    }
+}
