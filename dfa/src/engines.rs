@@ -35,7 +35,12 @@ impl BackendName {
         }
     }
 
-    fn backend(self) -> Result<Backend> {
+    /// The backend of that name.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be used.
+    pub fn open(self) -> Result<Backend> {
         match self {
             Self::Reference => Ok(Backend::Reference),
             Self::Cpu => Ok(Backend::Cpu),
@@ -44,7 +49,13 @@ impl BackendName {
         }
     }
 
-    /// Whether the backend has both algorithms.
+    /// The name of a backend.
+    pub fn of(backend: &Backend) -> Self {
+        let is_named = |name: &Self| name.name() == backend.name();
+        Self::ALL.into_iter().find(is_named).unwrap_or(Self::Cuda)
+    }
+
+    /// Whether the backend has several algorithms.
     pub fn has_naive(self) -> bool {
         matches!(self, Self::Emulator | Self::Cuda)
     }
@@ -143,7 +154,7 @@ impl Selection {
                 }
                 bail!("backend {}: {reason}", name.name());
             }
-            let backend = name.backend()?;
+            let backend = name.open()?;
             let algorithms: &[Algorithm] = if name.has_naive() {
                 &[Algorithm::Fast, Algorithm::Repeatable, Algorithm::Naive]
             } else {

@@ -50,7 +50,7 @@ fn joined(mut parts: Vec<reference::Sums>) -> Results<f64> {
     Results { output, gradients: Gradients { feature_maps, sampling_locations, weights } }
 }
 
-/// Relative L2 error of each quantity in one item of a batch, in the order of [`Quantity::ALL`]; `exact` has that item
+/// Relative L2 error of each quantity in one item of a batch, in the order of [`Quantity::ALL`](crate::data::Quantity::ALL); `exact` has that item
 /// alone.
 pub fn item_errors<T: Element>(
     results: &Results<T>,
@@ -85,6 +85,30 @@ pub fn sampled_items(batch: usize, seed: u64) -> Vec<usize> {
             vec![0, between, batch - 1]
         }
     }
+}
+
+/// The exact results of the sampled items of a batch, each alone, under the operator's border rule.
+///
+/// # Errors
+///
+/// Those of [`exact`].
+pub fn sampled<T: Element>(data: &Data<T>, seed: u64) -> Result<Vec<(usize, Results<f64>)>> {
+    let exact = |item: usize| {
+        let alone = data.part(Slice::from(item..=item), Slice::from(..))?;
+        Ok((item, exact(&alone, BorderRule::Operator, threads())?))
+    };
+    sampled_items(data.shape.batch(), seed).into_iter().map(exact).collect()
+}
+
+/// The largest error of each quantity in the judged items, in the order of [`Quantity::ALL`](crate::data::Quantity::ALL).
+pub fn largest_errors<T: Element>(
+    results: &Results<T>,
+    judged: &[(usize, Results<f64>)],
+) -> [f64; 4] {
+    judged.iter().fold([0.0; 4], |largest, (item, exact)| {
+        let errors = item_errors(results, *item, exact);
+        std::array::from_fn(|index| largest[index].max(errors[index]))
+    })
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@
 //! backends ([`engines`]), and comparing their results ([`compare`]).
 
 pub mod cases;
+pub mod chart;
 pub mod commands;
 pub mod compare;
 pub mod data;
+mod drawing;
 pub mod engines;
 pub mod gpu;
 pub mod judge;

@@ -1,22 +1,17 @@
 //! The picture of a rig: what each camera sees of the boxes, and the same from above.
-//!
-//! Everything is drawn at twice its size and scaled down, which smooths lines and dots alike. Fonts are
-//! part of the program, so that the picture is the same on every machine.
 
 use std::ops::Range;
-use std::sync::Once;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use image::RgbImage;
-use image::imageops::{self, FilterType};
-use plotters::backend::BitMapBackend;
-use plotters::coord::Shift;
-use plotters::drawing::{DrawingArea, IntoDrawingArea};
-use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, FontStyle, IntoFont, RGBColor, TextStyle};
+use plotters::element::{Circle, PathElement, Polygon, Rectangle};
+use plotters::style::text_anchor::HPos;
+use plotters::style::{Color, FontStyle, RGBColor};
 use rayon::prelude::*;
 
+use crate::drawing::{
+    BACKGROUND, CARD, Canvas, DIM, INK, LINE, SCALE, blank, draw_on, finished, paste, scaled, text,
+};
 use crate::output::grouped;
 use crate::rig::{ASPECT, Anchor, Camera, Projection, RADIUS, Scene};
 
@@ -33,9 +28,6 @@ pub struct Notes {
     pub remarks: Vec<String>,
 }
 
-/// Drawing scale before the final reduction.
-const SCALE: i32 = 2;
-
 /// Sizes in pixels of the finished picture.
 const WIDTH: i32 = 1_920;
 const MARGIN: i32 = 24;
@@ -51,12 +43,6 @@ const GROUND: f64 = -1.84;
 /// Depths in metres at which boxes are outlined: nearer ones fill the image, farther ones are a few pixels high.
 const OUTLINED: Range<f64> = 8.0..38.0;
 
-const BACKGROUND: RGBColor = RGBColor(15, 19, 27);
-const CARD: RGBColor = RGBColor(24, 30, 41);
-const INK: RGBColor = RGBColor(234, 238, 245);
-const DIM: RGBColor = RGBColor(150, 161, 178);
-const LINE: RGBColor = RGBColor(58, 68, 86);
-
 /// Colours of depth, near to far.
 const DEPTH_STOPS: [(f64, [f64; 3]); 5] = [
     (0.0, [255.0, 92.0, 74.0]),
@@ -65,8 +51,6 @@ const DEPTH_STOPS: [(f64, [f64; 3]); 5] = [
     (0.68, [84.0, 222.0, 184.0]),
     (1.0, [86.0, 146.0, 255.0]),
 ];
-
-type Canvas<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
 /// How much of an anchor the ring sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +133,6 @@ impl Counts {
 ///
 /// When the drawing library refuses (text that has no glyphs, say).
 pub fn render(scene: &Scene, notes: &Notes) -> Result<RgbImage> {
-    register_fonts();
     let counts = Counts::new(scene);
     let order = mosaic(&scene.cameras);
     let rows = order.len().div_ceil(3) as i32;
@@ -176,20 +159,7 @@ pub fn render(scene: &Scene, notes: &Notes) -> Result<RgbImage> {
     draw_on(&mut side, |canvas| side_panel(canvas, scene, &counts, notes))?;
     paste(&mut picture, &side, side_left, top);
 
-    Ok(imageops::resize(&picture, WIDTH as u32, height as u32, FilterType::Triangle))
-}
-
-/// Makes the fonts that come with the program known to the drawing library.
-fn register_fonts() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        for (style, bytes) in
-            [(FontStyle::Normal, dejavu::sans::regular()), (FontStyle::Bold, dejavu::sans::bold())]
-        {
-            // A font that cannot be read shows up as an error of the first text drawn with it.
-            let _ = plotters::style::register_font("sans-serif", style, bytes);
-        }
-    });
+    Ok(finished(&picture))
 }
 
 /// Camera indices from left to right as one looks around: with six, the front row and then the rear row.
@@ -587,30 +557,10 @@ fn heading(canvas: &Canvas<'_>, what: &str, place: (i32, i32)) -> Result<()> {
     text(canvas, what, place, 17, INK, HPos::Left, FontStyle::Bold)
 }
 
-/// Writes text; `place` is its left end, middle or right end, half way up.
-fn text(
-    canvas: &Canvas<'_>,
-    what: &str,
-    place: (i32, i32),
-    size: i32,
-    colour: RGBColor,
-    align: HPos,
-    weight: FontStyle,
-) -> Result<()> {
-    let style = TextStyle::from(("sans-serif", size * SCALE, weight).into_font())
-        .color(&colour)
-        .pos(Pos::new(align, VPos::Center));
-    Ok(canvas.draw(&Text::new(what, scaled(place.0, place.1), style))?)
-}
-
 /// A dark patch that keeps text readable on top of a busy drawing.
 fn backing(canvas: &Canvas<'_>, from: (i32, i32), to: (i32, i32)) -> Result<()> {
     let corners = [scaled(from.0, from.1), scaled(to.0, to.1)];
     Ok(canvas.draw(&Rectangle::new(corners, BACKGROUND.mix(0.72).filled()))?)
-}
-
-fn scaled(x: i32, y: i32) -> (i32, i32) {
-    (x * SCALE, y * SCALE)
 }
 
 /// The pixel of image fractions.
@@ -629,21 +579,4 @@ fn depth_colour(depth: f64) -> RGBColor {
 
 fn mix(from: [f64; 3], to: [f64; 3], share: f64) -> [f64; 3] {
     std::array::from_fn(|channel| from[channel] + (to[channel] - from[channel]) * share)
-}
-
-fn blank(width: i32, height: i32) -> RgbImage {
-    let RGBColor(r, g, b) = BACKGROUND;
-    RgbImage::from_pixel((width * SCALE) as u32, (height * SCALE) as u32, image::Rgb([r, g, b]))
-}
-
-fn paste(onto: &mut RgbImage, part: &RgbImage, left: i32, top: i32) {
-    imageops::replace(onto, part, i64::from(left * SCALE), i64::from(top * SCALE));
-}
-
-/// Draws on an image with the drawing library.
-fn draw_on(image: &mut RgbImage, draw: impl FnOnce(&Canvas<'_>) -> Result<()>) -> Result<()> {
-    let size = image.dimensions();
-    let canvas = BitMapBackend::with_buffer(image, size).into_drawing_area();
-    draw(&canvas)?;
-    canvas.present().map_err(|error| anyhow!("drawing the picture: {error}"))
 }

@@ -206,3 +206,38 @@ fn bench_checks_samples_of_the_whole_batch_and_writes_tables() {
     assert_eq!(table.matches("| W1 `rig`, batch 3 | fp32 |").count(), 1, "{table}");
     dfa(&["bench", "--batch", "0"]).assert().code(2);
 }
+
+#[test]
+fn sweeps_grow_one_size_and_draw_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("sweep.png");
+    let path = path.to_str().expect("valid text");
+    let sweep = ["bench", "--backend", "cpu", "--runs", "1", "--sweep", "levels,visible"];
+    let report = json(&[&sweep[..], &["--picture", path, "--json"]].concat());
+    assert_eq!(report["passed"], true);
+    let points = |sweep: usize| -> Vec<u64> {
+        let points = report["sweeps"][sweep]["points"].as_array().expect("a list");
+        let forward = points.iter().filter(|point| point["direction"] == "forward");
+        forward.map(|point| point["x"].as_u64().expect("a number")).collect()
+    };
+    assert_eq!(points(0), [1, 2, 3, 4, 5, 6, 7, 8]);
+    let visible = points(1);
+    assert_eq!(visible[0], 0, "nothing is seen");
+    assert!(visible.is_sorted() && visible[visible.len() - 1] == 90 * 13 * 6 * 4, "{visible:?}");
+    assert!(image::open(path).expect("a picture").width() > 1_000);
+    dfa(&[&sweep[..], &["--backend", "reference"]].concat()).assert().code(2);
+    dfa(&["bench", "--picture", path]).assert().code(2);
+}
+
+#[test]
+fn the_first_calls_of_a_fresh_process_are_measured() {
+    let arguments = ["bench", "--cold", "--backend", "cpu", "--json"];
+    let report = json(&arguments);
+    assert_eq!((&report["passed"], &report["backend"]), (&true.into(), &"cpu".into()));
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let sum = number(&report["open_ms"]) + number(&report["forward_ms"][0]);
+    assert!((sum / number(&report["first_output_ms"]) - 1.0).abs() < 1e-6);
+    assert!(number(&report["forward_ms"][1]) > 0.0 && number(&report["backward_ms"][1]) > 0.0);
+    dfa(&["bench", "--cold", "--suite", "full"]).assert().code(2);
+    dfa(&["bench", "--cold", "--workload", "W1,W2"]).assert().code(2);
+}

@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use deformable_aggregation::{Algorithm, BorderRule};
 use indicatif::ProgressBar;
-use ndarray::Slice;
 
 use super::Args;
 use super::choice::Subject;
@@ -87,6 +86,14 @@ impl<'a> Bench<'a> {
         Ok(Self { args, machines, spinner })
     }
 
+    /// Leaves the last backend, with one algorithm.
+    pub(super) fn keep_last(&mut self, algorithm: Algorithm) {
+        self.machines.drain(..self.machines.len().saturating_sub(1));
+        for machine in &mut self.machines {
+            machine.algorithms.retain(|other| *other == algorithm);
+        }
+    }
+
     /// Measures and checks all backends, algorithms and directions on one subject. No rows if no backend has its type.
     ///
     /// # Errors
@@ -107,7 +114,7 @@ impl<'a> Bench<'a> {
         let data = scenario::generate::<T>(&subject.workload, subject.landing, self.args.seed)?;
         let touched = Touched::count(&data);
         self.spinner.set_message(format!("{label}: fp64 reference"));
-        let judged = judged(&data, self.args.seed)?;
+        let judged = judge::sampled(&data, self.args.seed)?;
         let case = Case { subject, data: &data, touched, judged: &judged };
         let mut rows = Vec::new();
         for machine in machines {
@@ -154,7 +161,7 @@ impl<'a> Bench<'a> {
         if all.is_empty() {
             return Ok(Vec::new());
         }
-        let errors = errors(&runner.results()?, case.judged);
+        let errors = judge::largest_errors(&runner.results()?, case.judged);
         let rows = all.iter().map(|measured| row(case, machine, algorithm, measured, errors));
         Ok(rows.collect())
     }
@@ -219,22 +226,4 @@ fn bandwidths(engine: &Engine) -> Result<Bandwidths> {
     let l2 = gpu::l2_read_bandwidth(&engine.backend)?;
     ensure!(l2.is_none_or(|l2| l2 > 0.0), "the cache bandwidth measured is not a number");
     Ok(Bandwidths { copy, l2 })
-}
-
-/// The exact results of some items of the batch.
-fn judged<T: Number>(data: &Data<T>, seed: u64) -> Result<Vec<(usize, Results<f64>)>> {
-    let items = judge::sampled_items(data.shape.batch(), seed);
-    let exact = |item: usize| {
-        let alone = data.part(Slice::from(item..=item), Slice::from(..))?;
-        Ok((item, judge::exact(&alone, BorderRule::Operator, judge::threads())?))
-    };
-    items.into_iter().map(exact).collect()
-}
-
-/// The largest error of each quantity in the judged items.
-fn errors<T: Number>(results: &Results<T>, judged: &[(usize, Results<f64>)]) -> [f64; 4] {
-    judged.iter().fold([0.0; 4], |largest, (item, exact)| {
-        let errors = judge::item_errors(results, *item, exact);
-        std::array::from_fn(|index| largest[index].max(errors[index]))
-    })
 }

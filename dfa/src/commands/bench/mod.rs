@@ -1,10 +1,12 @@
 //! `dfa bench`: times against the memory-bandwidth floor and against the published algorithm.
 
 mod choice;
+mod cold;
 mod markdown;
 mod measure;
 mod print;
 mod row;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,7 @@ use deformable_aggregation::DType;
 use self::choice::{Subject, Suite, chosen};
 use self::measure::{Bench, Machine};
 use self::row::{Report, set_ratios};
+use self::sweep::Sweep;
 use crate::engines::BackendName;
 use crate::scenario::{self, Scenario};
 use crate::system::System;
@@ -66,6 +69,16 @@ pub struct Args {
     /// Seed of the inputs
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
+    /// Measure the first calls of a fresh process instead, with the driver's cache of compiled kernels switched off
+    #[arg(long, conflicts_with_all = ["suite", "naive", "graph", "sweep", "save_inputs", "markdown"])]
+    cold: bool,
+    /// Measure one size after the other from small to large instead, starting from one workload [default: W2 on a GPU, a
+    /// small W1 elsewhere]
+    #[arg(long, value_delimiter = ',', value_name = "SIZE,...", conflicts_with_all = ["suite", "scenario", "naive", "graph"])]
+    sweep: Vec<Sweep>,
+    /// Draw what a sweep measured
+    #[arg(long, value_name = "FILE.png", requires = "sweep")]
+    picture: Option<PathBuf>,
     /// Print the results as JSON
     #[arg(long)]
     json: bool,
@@ -100,6 +113,8 @@ Examples:
   dfa bench --workload W1 --graph
   dfa bench --workload W6 --batch 12
   dfa bench --workload W1,W2 --scenario rig,dense --dtype fp32,fp16 --naive
+  dfa bench --cold
+  dfa bench --sweep channels,batch --picture sweep.png
   dfa bench --workload W1 --save-inputs w1.npz
 
 DRAM is the time that a copy at the bandwidth measured in the same run needs for the bytes that have to move: every touched
@@ -133,6 +148,12 @@ impl Args {
 ///
 /// A backend asked for that cannot be used, too little memory for a workload asked for, or an unwritable file.
 pub fn run(args: &Args) -> Result<bool> {
+    if args.cold {
+        return cold::run(args);
+    }
+    if !args.sweep.is_empty() {
+        return sweep::run(args);
+    }
     let subjects = chosen(args);
     if let Some(path) = &args.save_inputs {
         save_inputs(args, path, &subjects)?;
