@@ -149,6 +149,18 @@ pub fn golden_bound(dtype: DType, largest: f64, magnitude: f64, expected: f64) -
     }
 }
 
+/// Bound of every entry of an array of the attention block or of key points whose largest entry is `largest`. In 16 bits it is for a
+/// judge on the same rounded inputs: what is left are the roundings of what is stored between the stages.
+pub fn block_bound(dtype: DType, largest: f64) -> f64 {
+    let relative = match dtype {
+        DType::F64 => 1e-11,
+        DType::F32 => 3e-5,
+        DType::F16 => 1e-2,
+        DType::Bf16 => 8e-2,
+    };
+    relative * largest
+}
+
 /// Largest relative L2 error that a benchmark or demo accepts against the judge on the same inputs.
 pub fn l2_bound(dtype: DType) -> f64 {
     match dtype {

@@ -23,18 +23,6 @@ pub enum Kind {
     Block,
 }
 
-impl Kind {
-    /// The name used in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Operator => "op",
-            Self::Format => "format",
-            Self::KeyPoints => "kps",
-            Self::Block => "block",
-        }
-    }
-}
-
 /// An open file of vectors.
 pub struct Vectors {
     reader: NpzReader<File>,
@@ -77,6 +65,11 @@ impl Vectors {
         };
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { reader, names, name, kind })
+    }
+
+    /// Names of all arrays.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// Whether the file has that array.
@@ -255,7 +248,7 @@ impl FormatCase {
 }
 
 /// Arrays called `prefix.group.level`.
-fn nested(vectors: &mut Vectors, prefix: &str) -> Result<Vec<Vec<Array5<f64>>>> {
+pub(crate) fn nested(vectors: &mut Vectors, prefix: &str) -> Result<Vec<Vec<Array5<f64>>>> {
     let mut groups = Vec::new();
     while vectors.has(&format!("{prefix}.{}.0", groups.len())) {
         let mut levels = Vec::new();

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use ndarray::{Array3, Array5, Array6, array};
-use ndarray_npy::NpzWriter;
+use ndarray::{Array3, Array5, Array6, ArrayD, array};
+use ndarray_npy::{NpzReader, NpzWriter};
 use serde_json::Value;
 
 fn dfa(arguments: &[&str]) -> Command {
@@ -240,4 +240,84 @@ fn the_first_calls_of_a_fresh_process_are_measured() {
     assert!(number(&report["forward_ms"][1]) > 0.0 && number(&report["backward_ms"][1]) > 0.0);
     dfa(&["bench", "--cold", "--suite", "full"]).assert().code(2);
     dfa(&["bench", "--cold", "--workload", "W1,W2"]).assert().code(2);
+}
+
+fn golden(name: &str) -> String {
+    format!("{}/../tests/golden/{name}.npz", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A copy of a golden file in which the results of that name are a thousandth larger.
+fn tampered(folder: &Path, file: &str, name: &str) -> PathBuf {
+    let path = folder.join(format!("{file}.npz"));
+    let mut from =
+        NpzReader::new(fs::File::open(golden(file)).expect("there")).expect("an archive");
+    let mut to = NpzWriter::new(fs::File::create(&path).expect("created"));
+    let names = from.names().expect("a list");
+    assert!(names.iter().any(|array| array.trim_end_matches(".npy") == name), "{names:?}");
+    for array in names {
+        let inputs: Result<ArrayD<f32>, _> = from.by_name(&array);
+        if let Ok(inputs) = inputs {
+            to.add_array(array.trim_end_matches(".npy"), &inputs).expect("written");
+            continue;
+        }
+        let results: ArrayD<f64> = from.by_name(&array).expect("of one type or the other");
+        let array = array.trim_end_matches(".npy");
+        let factor = if array == name { 1.001 } else { 1.0 };
+        to.add_array(array, &(results * factor)).expect("written");
+    }
+    to.finish().expect("written");
+    path
+}
+
+#[test]
+fn blocks_and_key_points_are_compared_with_their_files() {
+    let files = ["block_box_cat", "block_polyline_train", "kps_temporal"].map(golden);
+    let [cat, train, key_points] = files.each_ref().map(String::as_str);
+    let report = json(&[
+        "verify",
+        "--json",
+        "--backend",
+        "cpu",
+        "--dtype",
+        "fp64,fp32",
+        "--vectors",
+        cat,
+        train,
+        key_points,
+    ]);
+    assert_eq!((&report["passed"], &report["failed"]), (&true.into(), &0.into()));
+    let checks = report["checks"].as_array().expect("a list");
+    let named = |case: &str, quantity: &str| {
+        let same = |check: &&Value| check["case"] == case && check["quantity"] == quantity;
+        checks.iter().filter(same).count()
+    };
+    // Two types under two rules.
+    assert_eq!(named("block_box_cat", "output"), 4);
+    assert_eq!(named("block_box_cat", "grad.param.camera_encoder.3.weight"), 4);
+    assert_eq!(named("block_polyline_train", "grad.fm.0.1"), 4);
+    assert_eq!(named("block_polyline_train", "key_points"), 2);
+    assert_eq!(named("kps_temporal", "box.anchor_projected_swapped"), 2);
+    assert_eq!(named("kps_temporal", "grad.instance_feature"), 2);
+}
+
+#[test]
+fn a_wrong_result_of_a_block_or_of_key_points_is_found() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (file, name) in [
+        ("block_box_plain", "grid.grad.param.output_proj.bias"),
+        ("block_box_plain", "key_points"),
+        ("kps_temporal", "grad.polyline_anchor"),
+    ] {
+        let path = tampered(folder.path(), file, name);
+        let path = path.to_str().expect("valid text");
+        let mut command = dfa(&["verify", "--backend", "cpu", "--json", "--vectors", path]);
+        command.assert().code(1);
+        let report: Value = serde_json::from_str(&stdout(&mut command)).expect("valid JSON");
+        let failed = report["checks"].as_array().expect("a list").iter();
+        let failed: Vec<_> = failed.filter(|check| check["passed"] == false).collect();
+        assert!(!failed.is_empty());
+        for check in failed {
+            assert!(name.ends_with(check["quantity"].as_str().expect("a name")), "{check}");
+        }
+    }
 }

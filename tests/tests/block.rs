@@ -9,7 +9,8 @@ use deformable_aggregation_tests::{
     BlockCase, GoldenBlock, MapsForm, NamedResults, Subject, named, on_every_backend,
 };
 use ndarray::{Array1, Array2, Array3, Array4, Array5, ArrayD, Axis, Dimension as _, s};
-use rand::{RngExt, SeedableRng};
+use proptest::prelude::*;
+use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 fn boxes(num_learnable_pts: usize) -> KeyPointsConfig {
@@ -89,7 +90,8 @@ fn assert_near(place: &str, actual: &NamedResults, expected: &NamedResults, boun
             .find(|(other, _)| other == name)
             .unwrap_or_else(|| panic!("{place}: there is no {name}"));
         assert_eq!(actual.shape(), expected.shape(), "{place} {name}");
-        let scale = largest(expected);
+        // What cancels to nothing, as gradients before a normalisation may, has the error of its terms.
+        let scale = largest(expected).max(1e-3);
         for ((index, actual), expected) in actual.indexed_iter().zip(expected) {
             let error = (actual - expected).abs();
             assert!(
@@ -584,4 +586,53 @@ fn cameras_may_share_maps() {
         block.forward(BlockInputs { feature_maps, ..inputs }, Mode::Evaluation)
     });
     assert_eq!(expected, shared);
+}
+
+/// Settings and sizes of any small kind.
+fn any_case() -> impl Strategy<Value = BlockCase<f64>> {
+    let generator = prop_oneof![(0..3_usize).prop_map(boxes), (0..3_usize).prop_map(polylines),];
+    let levels = prop::collection::vec((1..6_usize, 1..6_usize), 1..4);
+    let sizes = (1..4_usize, 1..5_usize, 1..4_usize, 0..3_usize, 1..20_usize);
+    let flags = prop::array::uniform4(any::<bool>());
+    (generator, levels, sizes, flags, any::<u64>()).prop_map(
+        |(kps_generator, levels, sizes, flags, seed)| {
+            let (num_groups, channels, num_cams, batch, anchors) = sizes;
+            let config = BlockConfig {
+                embed_dims: num_groups * channels,
+                num_groups,
+                num_levels: levels.len(),
+                num_cams,
+                proj_drop: 0.0,
+                attn_drop: 0.0,
+                kps_generator,
+                use_deformable_func: flags[0],
+                use_camera_embed: flags[1],
+                residual_mode: if flags[2] { ResidualMode::Add } else { ResidualMode::Cat },
+                filter_outlier: flags[3],
+            };
+            BlockCase::random(&config, batch, anchors, &levels, seed)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever the sizes: the forms of the maps agree, reference and CPU agree, and results have their dimensions.
+    #[test]
+    fn any_sizes_will_do(case in any_case()) {
+        let cpu = Subject::from(Backend::Cpu);
+        let packed = case.run(&cpu, MapsForm::Packed);
+        for form in [MapsForm::Levels, MapsForm::Groups] {
+            prop_assert!(packed == case.run(&cpu, form), "{form:?}");
+        }
+        let (output, gradients) = packed;
+        let (batch, anchors, _) = case.instance_feature.dim();
+        prop_assert_eq!(output.dim(), (batch, anchors, case.config.output_dims()));
+        prop_assert_eq!(gradients.anchor.dim(), case.anchor.dim());
+        prop_assert!(gradients.parameters.check(&case.config).is_ok());
+        let (other, other_gradients) = case.run(&Subject::from(Backend::Reference), MapsForm::Packed);
+        let (actual, expected) = (named(&output, &gradients), named(&other, &other_gradients));
+        assert_near("the CPU", &actual, &expected, 1e-10);
+    }
 }

@@ -1,5 +1,8 @@
 //! `dfa verify`: every backend against vectors from files or against the fp64 reference.
 
+mod block;
+mod key_points;
+
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -9,6 +12,7 @@ use deformable_aggregation::{
 use ndarray::Array5;
 use serde::Serialize;
 
+use crate::block_vectors::{BlockCase, KeyPointCase};
 use crate::cases;
 use crate::compare::{Measure, compare, golden_bound, same_inputs_bound, terms};
 use crate::data::{Quantity, Results};
@@ -33,7 +37,9 @@ A file without results in it (such as one written by `dfa bench --save-inputs`) 
 Bounds. Golden files, whose results come from the unrounded inputs: fp32 4e-6 of the largest result (equal for
 op_exact and op_tiny); fp16 2e-3 of the terms' magnitude plus 1e-3 of the result, bf16 eight times that. Random
 cases, judged on the inputs after rounding to the type: (16 + 2 sqrt(terms)) roundings of fp32 of the terms'
-magnitude, plus one rounding of the result where it is stored in 16 bits. NaN never passes.")]
+magnitude, plus one rounding of the result where it is stored in 16 bits. Files of the attention block and of key
+points: 1e-11 of the largest entry of each array in fp64 and 3e-5 in fp32; in fp16 and bf16, against fp64 on the same
+rounded inputs, 1e-2 and 8e-2. NaN never passes.")]
 pub struct Args {
     /// Files of vectors (.npz); the kind is recognised from the arrays
     #[arg(long, value_name = "FILE.npz", num_args = 1..)]
@@ -68,7 +74,7 @@ struct Check {
     rule: String,
     backend: String,
     dtype: String,
-    quantity: &'static str,
+    quantity: String,
     #[serde(flatten)]
     measure: Measure,
     /// Why there is nothing to compare; such a check fails.
@@ -172,10 +178,10 @@ fn file_case(plan: &Plan, vectors: &mut Vectors, checks: &mut Vec<Check>) -> Res
             }
         }
         Kind::Format => checks.extend(format_case(&FormatCase::read(vectors)?)?),
-        Kind::KeyPoints | Kind::Block => {
-            let note = format!("not implemented: files of kind {}", vectors.kind.name());
-            checks.push(not_compared(&vectors.name, note));
+        Kind::KeyPoints => {
+            key_points::key_point_case(plan, &KeyPointCase::read(vectors)?, checks)?;
         }
+        Kind::Block => block::block_case(plan, &BlockCase::read(vectors)?, checks)?,
     }
     Ok(())
 }
@@ -337,7 +343,7 @@ fn format_case(case: &FormatCase) -> Result<Vec<Check>> {
             rule: "-".to_owned(),
             backend: "library".to_owned(),
             dtype: DType::F32.to_string(),
-            quantity,
+            quantity: quantity.to_owned(),
             measure,
             note: None,
         })
@@ -357,7 +363,7 @@ fn check(
         rule: rule.to_string(),
         backend: engine.label(),
         dtype: dtype.to_string(),
-        quantity: quantity.name(),
+        quantity: quantity.name().to_owned(),
         measure,
         note: None,
     }
@@ -372,7 +378,7 @@ fn not_compared(case: &str, note: String) -> Check {
         rule: dash(),
         backend: dash(),
         dtype: dash(),
-        quantity: "-",
+        quantity: dash(),
         measure: nothing,
         note: Some(note),
     }
@@ -407,7 +413,7 @@ fn every_check(checks: &[Check]) -> String {
                 check.backend.clone(),
                 check.dtype.clone(),
                 check.rule.clone(),
-                check.quantity.to_owned(),
+                check.quantity.clone(),
                 verdict(check),
                 format!("{:.2e}", check.measure.error),
                 format!("{:.2e}", check.measure.bound),
@@ -432,7 +438,7 @@ fn worst_of_cases(checks: &[Check]) -> String {
             vec![
                 worst.case.clone(),
                 format!("{} {} {}", worst.backend, worst.dtype, worst.rule),
-                worst.quantity.to_owned(),
+                worst.quantity.clone(),
                 verdict(worst),
                 checks.len().to_string(),
                 format!("{:.2e}", worst.measure.error),
