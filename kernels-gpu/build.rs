@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use cuda_builder::PrebuiltPtx;
 
 fn main() -> ExitCode {
-    println!("cargo::rustc-check-cfg=cfg(cuda_arch_ge_90)");
+    println!("cargo::rustc-check-cfg=cfg(cuda_arch_ge_80, cuda_arch_ge_90)");
     println!("cargo::rerun-if-changed=build.rs");
     // The build for the GPU runs this script as well; it has no PTX to include.
     let for_gpu =

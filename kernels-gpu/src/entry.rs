@@ -104,7 +104,7 @@ macro_rules! entries {
         }
     )*
 
-        /// The names of all kernels.
+        /// The names of all kernels of this file.
         #[cfg(test)]
         pub(crate) const NAMES: &[&str] = &[$(stringify!($name)),*];
     };

@@ -17,13 +17,18 @@
 //! | `sample.rs` | border rules and bilinear corners |
 //! | `channels.rs`, `block.rs` | which thread holds which channels of which sample |
 //! | `storage.rs`, `memory.rs`, `unroll.rs` | element types, PTX instructions, loops written out |
-//! | `args.rs`, `entry.rs`, `limits.rs` | what kernels and host agree on |
+//! | `dense/` | linear layers |
+//! | `attention/` | the attention block around the operator |
+//! | `args.rs`, `block_args.rs`, `entry.rs`, `block_entry.rs`, `limits.rs` | what kernels and host agree on |
 
 #![no_std]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
 
 pub mod args;
+pub mod block_args;
+#[macro_use]
 mod entry;
+mod block_entry;
 mod limits;
 #[cfg(all(feature = "ptx", not(target_arch = "nvptx64")))]
 pub mod ptx;
@@ -38,10 +43,19 @@ kernel_modules!(
     backward, block, channels, forward, gather, memory, naive, read, round, sample, sort, storage,
     unroll, visible
 );
+kernel_modules!(attention, dense);
 
+#[cfg(not(target_arch = "nvptx64"))]
+pub use block_entry::{
+    BlockKernels, CAMERA, CAMERA_GRADIENT, CAMERA_PARAMETERS, POINTS, POINTS_GRADIENT,
+    PROJECTION_GRADIENT, Products, SUM,
+};
 #[cfg(not(target_arch = "nvptx64"))]
 pub use entry::{Entry, Kernels, READ_WORDS, SORT_SAMPLES};
 pub use limits::{CHANNELS_PER_LANE, CROWDED, MAX_BAND_CELLS, MAX_WARPS, TILE_SIDE, WARP_LANES};
+pub use limits::{
+    PRODUCT_BYTES, PRODUCT_DEPTH, PRODUCT_THREADS, PRODUCT_TILE, camera_bytes, weights_bytes,
+};
 
 /// Bytes of dynamic shared memory that a block of the sorting kernel needs.
 pub const SORT_SHARED_BYTES: u32 = limits::sort_words::BYTES;

@@ -66,3 +66,28 @@ pub(crate) mod shared_words {
         (SCRATCH + warps * SCRATCH_PER_WARP) * 4
     }
 }
+
+/// Rows and columns of the tile of a product that a block computes.
+pub const PRODUCT_TILE: u32 = 64;
+
+/// Threads of a block that computes a tile of a product.
+pub const PRODUCT_THREADS: u32 = 128;
+
+/// Steps of depth that pass through shared memory together.
+pub const PRODUCT_DEPTH: u32 = 16;
+
+/// Words between neighbours in depth: chosen so that the lanes of a warp, four depths by eight lines, read from all banks.
+pub(crate) const PRODUCT_PITCH: u32 = PRODUCT_TILE + 8;
+
+/// Bytes of shared memory for a product: two operands, two buffers.
+pub const PRODUCT_BYTES: u32 = 2 * 2 * PRODUCT_DEPTH * PRODUCT_PITCH * 4;
+
+/// Bytes of shared memory of a block that makes weights: a word for each thread it may have, and two for each group.
+pub const fn weights_bytes(groups: u32) -> u32 {
+    (32 * WARP_LANES + 2 * groups) * 4
+}
+
+/// Bytes of shared memory of a block of the camera encoder: a word for each warp, and two for each channel.
+pub const fn camera_bytes(channels: u32) -> u32 {
+    (WARP_LANES + 2 * channels) * 4
+}

@@ -146,6 +146,25 @@ mod device {
         }
     }
 
+    /// Reads a word that the calling thread has written in this launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for reads; no other thread writes it meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn reload_f32(pointer: *const f32) -> f32 {
+        let value;
+        // SAFETY: the caller vouches for the address. Not `pure`: the thread itself writes it.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; ld.global.f32 {v}, [%a]; }}",
+                p = in(reg64) pointer, v = out(reg32) value,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        value
+    }
+
     /// Writes a half word.
     ///
     /// # Safety
@@ -491,6 +510,16 @@ mod host {
         emulator::global_write(pointer.cast(), 4);
         // SAFETY: the caller's promise, and the emulator has checked the address.
         unsafe { pointer.write(value) }
+    }
+
+    /// Reads a word that the calling thread has written in this launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for reads; no other thread writes it meanwhile.
+    pub(crate) unsafe fn reload_f32(pointer: *const f32) -> f32 {
+        // SAFETY: the caller's promise is more than is asked for.
+        unsafe { load_f32(pointer) }
     }
 
     /// Writes a half word.

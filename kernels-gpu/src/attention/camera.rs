@@ -1,0 +1,196 @@
+//! The camera encoder: what a camera's matrix adds to every instance feature. One block for each camera.
+//!
+//! Linear(12, E), ReLU, LayerNorm, Linear(E, E), ReLU, LayerNorm. Cameras are few, so a block has one for itself and the
+//! layers follow each other within it.
+
+use crate::attention::sum_over_warp;
+use crate::block_args::CameraArgs;
+use crate::limits::WARP_LANES;
+use crate::memory::{self, SharedWords};
+#[cfg(target_arch = "nvptx64")]
+use cuda_std::GpuFloat;
+use cuda_std::thread;
+
+/// What is added to the variance.
+const EPSILON: f32 = 1e-5;
+
+/// A thread's place in the block, for both directions.
+#[derive(Clone, Copy)]
+pub(crate) struct Worker {
+    pub(crate) thread: u32,
+    pub(crate) threads: u32,
+    pub(crate) warp: u32,
+    pub(crate) warps: u32,
+    pub(crate) lane: u32,
+}
+
+impl Worker {
+    /// The calling thread.
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        let (thread, threads) = (thread::thread_idx_x(), thread::block_dim_x());
+        Self {
+            thread,
+            threads,
+            warp: thread / WARP_LANES,
+            warps: threads / WARP_LANES,
+            lane: thread % WARP_LANES,
+        }
+    }
+
+    /// The sum of a value over the block, in a fixed order; every thread gets it.
+    ///
+    /// # Safety
+    ///
+    /// The whole block makes the call; `shared` are a word for each warp, and nobody uses them otherwise.
+    #[inline(always)]
+    pub(crate) unsafe fn sum_over_block(self, shared: SharedWords, value: f32) -> f32 {
+        // SAFETY: the whole warp is here, and the word is its own.
+        unsafe {
+            let sum = sum_over_warp(value);
+            if self.lane == 0 {
+                shared.set(self.warp, sum.to_bits());
+            }
+        }
+        thread::sync_threads();
+        let mut total = 0.0;
+        for warp in 0..self.warps {
+            // SAFETY: written before the barrier.
+            total += f32::from_bits(unsafe { shared.get(warp) });
+        }
+        // The words may be written again after this.
+        thread::sync_threads();
+        total
+    }
+}
+
+/// Writes the embeddings, and what the way back needs.
+///
+/// Grid: `B * N`. Block: whole warps, at most 32. Shared memory: [`camera_bytes`](crate::limits::camera_bytes).
+///
+/// # Safety
+///
+/// The pointers of `args` are valid as it says, for the sizes it gives.
+#[inline(always)]
+pub(crate) unsafe fn camera(args: CameraArgs) {
+    let worker = Worker::new();
+    let row = thread::block_idx_x() as usize;
+    let channels = args.channels;
+    let values = SharedWords::new(WARP_LANES);
+    let matrix = args.projections.wrapping_add(16 * row);
+    let mut channel = worker.thread;
+    while channel < channels {
+        let weight = args.encoder.weights[0].wrapping_add(12 * channel as usize);
+        // SAFETY: the channel exists, and its word is this thread's.
+        unsafe {
+            let mut sum = memory::load_f32(args.encoder.biases[0].wrapping_add(channel as usize));
+            for index in 0..12 {
+                sum = memory::load_f32(weight.wrapping_add(index))
+                    .mul_add(memory::load_f32(matrix.wrapping_add(index)), sum);
+            }
+            values.set(channel, sum.max(0.0).to_bits());
+        }
+        channel += worker.threads;
+    }
+    let middle = args.middle.wrapping_add(row * channels as usize);
+    // SAFETY: the whole block is here; the channels' words are written by their own threads.
+    unsafe { normalise(&args, worker, values, row, 0, middle) };
+    // Now `values` hold what goes into the second layer.
+    let second = SharedWords::new(WARP_LANES + channels);
+    let mut channel = worker.warp;
+    while channel < channels {
+        let weight = args.encoder.weights[1].wrapping_add(channel as usize * channels as usize);
+        let mut sum = 0.0;
+        let mut index = worker.lane;
+        while index < channels {
+            // SAFETY: written before the barrier at the end of `normalise`.
+            unsafe {
+                sum = memory::load_f32(weight.wrapping_add(index as usize))
+                    .mul_add(f32::from_bits(values.get(index)), sum);
+            }
+            index += WARP_LANES;
+        }
+        // SAFETY: the whole warp is here; the channel exists.
+        unsafe {
+            let sum = sum_over_warp(sum)
+                + memory::load_f32(args.encoder.biases[1].wrapping_add(channel as usize));
+            if worker.lane == 0 {
+                second.set(channel, sum.max(0.0).to_bits());
+            }
+        }
+        channel += worker.warps;
+    }
+    thread::sync_threads();
+    let output = args.output.wrapping_add(row * channels as usize);
+    // SAFETY: the whole block is here, and the words are complete.
+    unsafe { normalise(&args, worker, second, row, 1, output) };
+}
+
+/// The normalisation of this number: from the words at `values`, which it replaces, to `target`.
+///
+/// # Safety
+///
+/// The whole block makes the call; `target` points to the camera's channels.
+#[inline(always)]
+unsafe fn normalise(
+    args: &CameraArgs,
+    worker: Worker,
+    values: SharedWords,
+    row: usize,
+    number: usize,
+    target: *mut f32,
+) {
+    let channels = args.channels;
+    let shared = SharedWords::new(0);
+    let rectified = args.rectified.wrapping_add((2 * row + number) * channels as usize);
+    // The words may have been written by other threads.
+    thread::sync_threads();
+    let mut sum = 0.0;
+    let mut channel = worker.thread;
+    while channel < channels {
+        // SAFETY: the channel exists.
+        unsafe {
+            let value = f32::from_bits(values.get(channel));
+            memory::store_f32(rectified.wrapping_add(channel as usize), value);
+            sum += value;
+        }
+        channel += worker.threads;
+    }
+    // SAFETY: the whole block is here.
+    let mean = unsafe { worker.sum_over_block(shared, sum) } / channels as f32;
+    let mut sum = 0.0;
+    let mut channel = worker.thread;
+    while channel < channels {
+        // SAFETY: the channel exists.
+        let off = f32::from_bits(unsafe { values.get(channel) }) - mean;
+        sum = off.mul_add(off, sum);
+        channel += worker.threads;
+    }
+    // SAFETY: the whole block is here.
+    let variance = unsafe { worker.sum_over_block(shared, sum) } / channels as f32;
+    let scale = 1.0 / (variance + EPSILON).sqrt();
+    if worker.thread == 0 {
+        let moments = args.moments.wrapping_add(2 * (2 * row + number));
+        // SAFETY: the camera's moments.
+        unsafe {
+            memory::store_f32(moments, mean);
+            memory::store_f32(moments.wrapping_add(1), scale);
+        }
+    }
+    let mut channel = worker.thread;
+    while channel < channels {
+        let at = channel as usize;
+        // SAFETY: the channel exists, and its word is this thread's.
+        unsafe {
+            let value = (f32::from_bits(values.get(channel)) - mean) * scale;
+            let value = value.mul_add(
+                memory::load_f32(args.encoder.scales[number].wrapping_add(at)),
+                memory::load_f32(args.encoder.shifts[number].wrapping_add(at)),
+            );
+            values.set(channel, value.to_bits());
+            memory::store_f32(target.wrapping_add(at), value);
+        }
+        channel += worker.threads;
+    }
+    thread::sync_threads();
+}

@@ -1,0 +1,100 @@
+//! The tensor cores: one instruction on the GPU; in the emulator the same sums, over what the lanes of the warp tell
+//! each other.
+
+#![cfg_attr(all(target_arch = "nvptx64", not(cuda_arch_ge_80)), allow(dead_code))]
+
+#[cfg(all(target_arch = "nvptx64", cuda_arch_ge_80))]
+pub(crate) use device::*;
+#[cfg(not(target_arch = "nvptx64"))]
+pub(crate) use host::*;
+
+#[cfg(all(target_arch = "nvptx64", cuda_arch_ge_80))]
+mod device {
+    use core::arch::asm;
+
+    /// A number as a factor: rounded to 10 bits behind the point, to nearest, ties away from zero.
+    #[inline(always)]
+    pub(crate) fn tf32(value: f32) -> u32 {
+        let word;
+        // SAFETY: a register to register conversion.
+        unsafe {
+            asm!("cvt.rna.tf32.f32 {w}, {v};", v = in(reg32) value, w = out(reg32) word,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        word
+    }
+
+    /// Adds the product of a 16 by 8 and an 8 by 8 matrix to a 16 by 8 one, spread over the lanes of a warp.
+    ///
+    /// With `g = lane / 4` and `t = lane % 4` a lane has rows `g` and `g + 8` of columns `t` and then `t + 4` of the left
+    /// matrix, rows `t` and `t + 4` of column `g` of the right one, and columns `2 t` and `2 t + 1` of rows `g` and then
+    /// `g + 8` of the sums.
+    ///
+    /// # Safety
+    ///
+    /// All lanes of the warp make the call together.
+    #[inline(always)]
+    pub(crate) unsafe fn tf32_16x8x8(left: [u32; 4], right: [u32; 2], sums: [f32; 4]) -> [f32; 4] {
+        let [mut a, mut b, mut c, mut d] = sums;
+        // SAFETY: the caller has all lanes here; the instruction touches registers only.
+        unsafe {
+            asm!(
+                "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {{{a}, {b}, {c}, {d}}},",
+                "{{{l0}, {l1}, {l2}, {l3}}}, {{{r0}, {r1}}}, {{{a}, {b}, {c}, {d}}};",
+                a = inout(reg32) a, b = inout(reg32) b, c = inout(reg32) c, d = inout(reg32) d,
+                l0 = in(reg32) left[0], l1 = in(reg32) left[1],
+                l2 = in(reg32) left[2], l3 = in(reg32) left[3],
+                r0 = in(reg32) right[0], r1 = in(reg32) right[1],
+                options(nostack, preserves_flags),
+            );
+        }
+        [a, b, c, d]
+    }
+}
+
+#[cfg(not(target_arch = "nvptx64"))]
+mod host {
+    use cuda_std::warp;
+
+    /// A number as a factor: rounded to 10 bits behind the point, to nearest, ties away from zero.
+    pub(crate) fn tf32(value: f32) -> u32 {
+        let bits = value.to_bits();
+        if value.is_nan() { bits } else { bits.wrapping_add(0x1000) & !0x1fff }
+    }
+
+    /// Adds the product of a 16 by 8 and an 8 by 8 matrix to a 16 by 8 one, spread over the lanes of a warp.
+    ///
+    /// With `g = lane / 4` and `t = lane % 4` a lane has rows `g` and `g + 8` of columns `t` and then `t + 4` of the left
+    /// matrix, rows `t` and `t + 4` of column `g` of the right one, and columns `2 t` and `2 t + 1` of rows `g` and then
+    /// `g + 8` of the sums.
+    ///
+    /// # Safety
+    ///
+    /// All lanes of the warp make the call together.
+    pub(crate) unsafe fn tf32_16x8x8(left: [u32; 4], right: [u32; 2], sums: [f32; 4]) -> [f32; 4] {
+        let lane = warp::lane_id();
+        let (group, within) = (lane / 4, lane % 4);
+        // Two words at a time: rows `g` and `g + 8` of a column, rows `t` and `t + 4` of a column.
+        let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+        // SAFETY: the caller has all lanes here.
+        let ask = |value: u64, lane: u32| unsafe {
+            let (answer, _) = warp::warp_shuffle_idx(u32::MAX, value, lane, 32);
+            [f32::from_bits(answer as u32), f32::from_bits((answer >> 32) as u32)]
+        };
+        let mut sums = sums;
+        for column in 0..4 {
+            // Depths `column` and `column + 4`.
+            let near = ask(pair(left[0], left[1]), group * 4 + column);
+            let far = ask(pair(left[2], left[3]), group * 4 + column);
+            for side in 0..2 {
+                let of_column = (within * 2 + side) * 4 + column;
+                let [first, second] = ask(pair(right[0], right[1]), of_column);
+                for row in 0..2 {
+                    let index = row * 2 + side as usize;
+                    sums[index] += near[row] * first + far[row] * second;
+                }
+            }
+        }
+        sums
+    }
+}

@@ -1,0 +1,48 @@
+//! Adds up partial sums in a fixed order.
+
+use crate::block_args::SumArgs;
+use crate::limits::WARP_LANES;
+use crate::memory::{self, SharedWords};
+use cuda_std::thread;
+
+/// Writes every total.
+///
+/// A block has 32 neighbouring numbers; each of its warps adds up every eighth part, and the first one adds up those.
+///
+/// Grid: `(numbers / 32, batch)`. Block: any number of whole warps. Shared memory: a word for each thread.
+///
+/// # Safety
+///
+/// The pointers of `args` are valid as it says, for the sizes it gives.
+#[inline(always)]
+pub(crate) unsafe fn sum(args: SumArgs) {
+    let (thread, shared) = (thread::thread_idx_x(), SharedWords::new(0));
+    let (warp, lane) = (thread / WARP_LANES, thread % WARP_LANES);
+    let warps = thread::block_dim_x() / WARP_LANES;
+    let number = u64::from(thread::block_idx_x()) * u64::from(WARP_LANES) + u64::from(lane);
+    let item = u64::from(thread::block_idx_y());
+    let partial =
+        args.partial.wrapping_add((item * u64::from(args.parts) * args.length + number) as usize);
+    let mut total = 0.0;
+    if number < args.length {
+        let mut part = warp;
+        while part < args.parts {
+            let at = (u64::from(part) * args.length) as usize;
+            // SAFETY: a number of a part.
+            total += unsafe { memory::load_f32(partial.wrapping_add(at)) };
+            part += warps;
+        }
+    }
+    // SAFETY: the thread's own word.
+    unsafe { shared.set(thread, total.to_bits()) };
+    thread::sync_threads();
+    if warp == 0 && number < args.length {
+        for other in 1..warps {
+            // SAFETY: written before the barrier.
+            total += f32::from_bits(unsafe { shared.get(other * WARP_LANES + lane) });
+        }
+        let at = (item * args.length + number) as usize;
+        // SAFETY: one thread for each number.
+        unsafe { memory::store_f32(args.total.wrapping_add(at), total) };
+    }
+}
