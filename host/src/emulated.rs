@@ -1,5 +1,7 @@
 //! The emulator backend: the GPU kernels on the CPU, one coroutine per GPU thread, every access checked.
 
+pub(crate) mod block;
+
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use cuda_std::emulator::{self, Emulator, Fault, LaunchConfig, Memory};

@@ -25,26 +25,40 @@ pub struct Rows<T> {
     pub wide: u32,
 }
 
-/// Elements that are zeroed at random in training, and the others scaled by `1 / (1 - probability)`.
+/// Elements that are zeroed at random in training, while the others grow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
     /// A number from 0 to 1 for each element; null to generate them from the seed.
-    pub uniform: *const f32,
+    pub numbers: *const f32,
     /// The seed of the generator.
     pub seed: u64,
     /// Numbers of the same seed and different streams are independent.
     pub stream: u32,
-    /// Elements whose number is smaller are zeroed; nothing happens when it is 0.
-    pub probability: f32,
-    /// 1 to zero elements whose number equals the probability, too, else 0.
+    /// Elements whose number is smaller are zeroed.
+    pub threshold: f32,
+    /// 1 to zero elements whose number equals the threshold, too, else 0.
     pub zero_equal: u32,
+    /// What the others are multiplied with; 0 where there is no dropout.
+    pub scale: f32,
 }
 
 impl Dropout {
     /// Leaves every element as it is.
-    pub const NONE: Self =
-        Self { uniform: core::ptr::null(), seed: 0, stream: 0, probability: 0.0, zero_equal: 0 };
+    pub const NONE: Self = Self {
+        numbers: core::ptr::null(),
+        seed: 0,
+        stream: 0,
+        threshold: 0.0,
+        zero_equal: 0,
+        scale: 0.0,
+    };
+
+    /// Whether there is any dropout.
+    #[inline(always)]
+    pub fn is_active(&self) -> bool {
+        self.scale != 0.0
+    }
 }
 
 /// Where a product of matrices goes, and what is done to it on the way.

@@ -1,8 +1,8 @@
 //! The element types the kernels take.
 
 use half::{bf16, f16};
-use kernels_gpu::Kernels;
 use kernels_gpu::args::{Bf16, F16};
+use kernels_gpu::{BlockKernels, Kernels};
 
 use crate::element::Element;
 
@@ -12,7 +12,7 @@ use crate::element::Element;
 pub trait GpuElement: Element<Location = f32> {
     /// The same bits as the kernels know them.
     #[doc(hidden)]
-    type Kernel: Kernels;
+    type Kernel: Kernels + BlockKernels;
 }
 
 impl GpuElement for f32 {

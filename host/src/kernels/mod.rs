@@ -4,6 +4,7 @@
 //! [`backward`] say which kernels make up a call, and an [`Executor`] carries the launches out: the CUDA driver
 //! (`cuda`) or the emulator (`emulated`).
 
+pub(crate) mod block;
 mod calls;
 #[cfg(any(cuda_backend, test))]
 mod count;

@@ -27,7 +27,7 @@ const CROWDED_BLOCKS: u32 = 1056;
 const THREADS_PER_ITEM_BLOCK: u32 = 256;
 
 /// Blocks a grid may have along y.
-const MAX_GRID_Y: u64 = 65_535;
+pub(super) const MAX_GRID_Y: u64 = 65_535;
 
 /// Blocks a grid may have along x.
 const MAX_GRID_X: u64 = 0x7fff_ffff;
@@ -199,7 +199,7 @@ impl Plan {
 }
 
 /// An error unless `actual` is at most `limit`.
-fn within(argument: &'static str, actual: usize, limit: usize) -> Result<()> {
+pub(super) fn within(argument: &'static str, actual: usize, limit: usize) -> Result<()> {
     if actual > limit {
         return Err(Error::KernelLimit { argument, limit, actual });
     }

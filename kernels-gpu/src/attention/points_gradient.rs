@@ -195,9 +195,8 @@ pub(crate) unsafe fn projection_gradient(args: PointsGradientArgs) {
     while point < points {
         let number = u64::from(item) * points + point;
         // SAFETY: the point exists.
-        if let Some((place, gradient)) =
-            unsafe { projected_gradient(&args, &camera, number, index) }
-        {
+        let projected = unsafe { projected_gradient(&args, &camera, number, index) };
+        if let Some((place, gradient)) = projected {
             upto8(3, |row| {
                 each4(|column| {
                     let factor = if column < 3 { place[column % 3] } else { 1.0 };

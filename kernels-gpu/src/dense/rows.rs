@@ -15,17 +15,17 @@ impl Dropout {
     /// The pointer is valid as the structure says, and the element exists.
     #[inline(always)]
     pub(crate) unsafe fn factor(&self, index: u64) -> f32 {
-        if self.probability == 0.0 {
+        if !self.is_active() {
             return 1.0;
         }
-        let number = if self.uniform.is_null() {
+        let number = if self.numbers.is_null() {
             random::uniform(self.seed, self.stream, index)
         } else {
             // SAFETY: the caller's promise.
-            unsafe { memory::load_f32(self.uniform.wrapping_add(index as usize)) }
+            unsafe { memory::load_f32(self.numbers.wrapping_add(index as usize)) }
         };
-        let kept = number > self.probability || (number == self.probability && self.zero_equal == 0);
-        if kept { 1.0 / (1.0 - self.probability) } else { 0.0 }
+        let kept = number > self.threshold || (number == self.threshold && self.zero_equal == 0);
+        if kept { self.scale } else { 0.0 }
     }
 }
 

@@ -1,0 +1,368 @@
+//! From a configuration and the sizes of a call to launch shapes and memory.
+
+use kernels_gpu::block_args::{BlockSizes, Generator, generator};
+use kernels_gpu::{
+    BlockKernels, Kernels, PRODUCT_BYTES, PRODUCT_DEPTH, PRODUCT_THREADS, PRODUCT_TILE, WARP_LANES,
+    camera_bytes, weights_bytes,
+};
+
+use crate::algorithm::Algorithm;
+use crate::block::{BlockConfig, KeyPointsConfig, ResidualMode};
+use crate::error::Result;
+use crate::kernels::block::memory::{Place, Places};
+use crate::kernels::block::tensors::Tensors;
+use crate::kernels::plan::{Launch, MAX_GRID_Y, Plan, within};
+use crate::kernels::{backward_scratch, forward_scratch};
+use crate::shape::AggregationShape;
+
+/// Parts that the rows are dealt out in for the gradients of the linear layers' parameters: few enough that adding them
+/// up is cheap, enough to fill a GPU.
+const MAX_PARTS: usize = 16;
+
+/// Rows that make a part worth a block.
+const MIN_PART_ROWS: usize = 128;
+
+/// Blocks that fill a large GPU.
+const BLOCKS: usize = 256;
+
+/// Parts of the points for the gradient of the projection matrices.
+const PROJECTION_PARTS: usize = 32;
+
+/// Bytes of shared memory that a kernel may have without asking for more.
+const MAX_SHARED_BYTES: usize = 48 << 10;
+
+/// Threads of a block of the kernels that have one thread or one warp per item.
+const ITEM_THREADS: u32 = 128;
+
+/// Warps of a block that makes the weights of an anchor, of one that sums, and of one of the camera encoder.
+const WEIGHTS_WARPS: u32 = 4;
+const SUM_WARPS: u32 = 8;
+const CAMERA_WARPS: u32 = 8;
+
+/// Most warps of a block of the softmax's backward kernel.
+const GRADIENT_WARPS: u32 = 16;
+
+/// How linear layers are multiplied out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Products {
+    /// In fp32.
+    Exact,
+    /// On tensor cores.
+    Tensor,
+}
+
+/// A call of the block that the kernels can take.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockPlan<K> {
+    /// The operator in the middle.
+    pub(crate) operator: Plan,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) products: Products,
+    pub(crate) sizes: BlockSizes,
+    /// How key points are made; its table is not set.
+    pub(crate) generator: Generator,
+    pub(crate) tensors: Tensors,
+    /// Whether instance feature and output stand side by side.
+    pub(crate) concatenates: bool,
+    pub(crate) filters_outliers: bool,
+    /// Probabilities of dropout of weights and projected output.
+    pub(crate) drop: [f64; 2],
+    /// Anchors of all batch items.
+    pub(crate) rows: usize,
+    /// Cameras of all batch items with an embedding: 0 without one.
+    pub(crate) camera_rows: usize,
+    /// Logits of an anchor: for one camera if they have embeddings, else for all.
+    pub(crate) logits: usize,
+    /// Numbers of an anchor's learned offsets.
+    pub(crate) offsets: usize,
+    /// Anchors of a run, and runs of a batch item, in the backward kernel of the softmax.
+    pub(crate) run: u32,
+    pub(crate) runs: u32,
+    /// Parts of the rows and rows of a part, in the gradients of the linear layers' parameters.
+    pub(crate) parts: usize,
+    pub(crate) part_rows: usize,
+    pub(crate) projection_parts: u32,
+    pub(crate) saved: Saved<K>,
+    pub(crate) scratch: Scratch<K>,
+    /// Bytes of workspace of the forward pass alone.
+    pub(crate) forward_bytes: usize,
+}
+
+/// What the forward pass leaves for the backward pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Saved<K> {
+    /// `(R, offsets)`
+    pub(crate) offsets: Place<f32>,
+    /// `(R, P, 3)`
+    pub(crate) key_points: Place<f32>,
+    /// `(R, P, N, 2)`
+    pub(crate) locations: Place<f32>,
+    /// `(R, P, N)`, if outliers are filtered.
+    pub(crate) hidden: Place<u32>,
+    /// `(R, logits)`, behind them `(B * N, logits)` if cameras have embeddings.
+    pub(crate) logits: Place<f32>,
+    /// `(R, G, 2)`
+    pub(crate) statistics: Place<f32>,
+    /// `(R, P, N, L, G)`
+    pub(crate) weights: Place<K>,
+    /// `(R, C)`
+    pub(crate) features: Place<K>,
+    /// `(B * N, 2, E)`, `(B * N, E)`, `(B * N, 2, 2)`, `(B * N, E)`: the camera encoder's stages.
+    pub(crate) rectified: Place<f32>,
+    pub(crate) middle: Place<f32>,
+    pub(crate) moments: Place<f32>,
+    pub(crate) cameras: Place<f32>,
+    /// Bytes of all.
+    pub(crate) bytes: usize,
+}
+
+/// What the backward pass needs memory for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scratch<K> {
+    /// `(R, E)` gradient before the dropout of the projected output.
+    pub(crate) projected: Place<K>,
+    /// `(R, C)` gradient of the operator's output.
+    pub(crate) features: Place<K>,
+    /// `(R, P, N, 2)`
+    pub(crate) locations: Place<f32>,
+    /// `(R, P, N, L, G)`
+    pub(crate) weights: Place<K>,
+    /// As [`Saved::logits`].
+    pub(crate) logits: Place<f32>,
+    /// `(B, runs, N, L * P * G)`
+    pub(crate) camera_parts: Place<f32>,
+    /// `(R, offsets)`
+    pub(crate) offsets: Place<f32>,
+    /// `(R, E)` gradient of the instance features from the learned offsets.
+    pub(crate) from_offsets: Place<f32>,
+    /// `(B * N, parts, 12)`
+    pub(crate) projection_parts: Place<f32>,
+    /// `(B * N, E)`, `(B * N, 2, E)`, `(B * N, E)`: the camera encoder's stages.
+    pub(crate) cameras: Place<f32>,
+    pub(crate) camera_linear: Place<f32>,
+    pub(crate) camera_middle: Place<f32>,
+    /// `(parts, linear words)` sums of parameter gradients.
+    pub(crate) parameter_parts: Place<f32>,
+    /// The operator's.
+    pub(crate) operator: Place<f32>,
+    /// Bytes of all.
+    pub(crate) bytes: usize,
+}
+
+impl<K: Kernels + BlockKernels> BlockPlan<K> {
+    /// Checks that the sizes are within the kernels' reach.
+    pub(crate) fn new(
+        config: &BlockConfig,
+        shape: &AggregationShape,
+        anchor_dims: usize,
+        algorithm: Algorithm,
+        products: Products,
+    ) -> Result<Self> {
+        let operator = Plan::new(shape, config.border_rule())?;
+        let cameras = shape.layout().cameras();
+        let rows = shape.batch() * shape.anchors();
+        let (channels, points) = (shape.embed_dims(), shape.points());
+        let of_camera = shape.layout().levels() * points * shape.groups();
+        within("numbers of an anchor", anchor_dims, u32::MAX as usize)?;
+        within("learned offsets of an anchor", config.kps_generator.offsets(), i32::MAX as usize)?;
+        within("batch times cameras", shape.batch() * cameras, MAX_GRID_Y as usize)?;
+        within("points of a batch item", shape.anchors() * points, i32::MAX as usize)?;
+        within("logits of an anchor", of_camera, MAX_GRID_Y as usize * PRODUCT_TILE as usize)?;
+        within("embed_dims", camera_bytes(channels as u32) as usize, MAX_SHARED_BYTES)?;
+        within("num_groups", weights_bytes(shape.groups() as u32) as usize, MAX_SHARED_BYTES)?;
+        let camera_rows = if config.use_camera_embed { shape.batch() * cameras } else { 0 };
+        let logits = if config.use_camera_embed { of_camera } else { cameras * of_camera };
+        let offsets = config.kps_generator.offsets();
+
+        // A word of shared memory for each anchor of a run and group.
+        let most = MAX_SHARED_BYTES / 4 / shape.groups();
+        let run = rows.div_ceil(BLOCKS).clamp(1, most.max(1)).min(shape.anchors().max(1));
+        let all_rows = rows + camera_rows;
+        let parts = all_rows.div_ceil(MIN_PART_ROWS).clamp(1, MAX_PARTS);
+        let part_rows = all_rows.div_ceil(parts).max(1).next_multiple_of(PRODUCT_DEPTH as usize);
+        let parts = all_rows.div_ceil(part_rows).max(1);
+        let of_block = ITEM_THREADS as usize;
+        let projection_parts =
+            (shape.anchors() * points).div_ceil(of_block).clamp(1, PROJECTION_PARTS);
+
+        let tensors = Tensors::new(config);
+        let pairs = rows * points * cameras;
+        let mut places = Places::default();
+        let mut saved = Saved {
+            offsets: places.take(rows * offsets),
+            key_points: places.take(rows * points * 3),
+            locations: places.take(pairs * 2),
+            hidden: places.take(if config.filter_outlier { pairs } else { 0 }),
+            logits: places.take(all_rows * logits),
+            statistics: places.take(rows * shape.groups() * 2),
+            weights: places.take(operator.weights),
+            features: places.take(rows * channels),
+            rectified: places.take(camera_rows * 2 * channels),
+            middle: places.take(camera_rows * channels),
+            moments: places.take(camera_rows * 4),
+            cameras: places.take(camera_rows * channels),
+            bytes: 0,
+        };
+        saved.bytes = places.bytes;
+        let runs = shape.anchors().div_ceil(run);
+        let mut places = Places::default();
+        let mut scratch = Scratch {
+            projected: places.take(if config.proj_drop > 0.0 { rows * channels } else { 0 }),
+            features: places.take(rows * channels),
+            locations: places.take(pairs * 2),
+            weights: places.take(operator.weights),
+            logits: places.take(all_rows * logits),
+            camera_parts: places.take(camera_rows * runs * of_camera),
+            offsets: places.take(rows * offsets),
+            from_offsets: places.take(if offsets > 0 { rows * channels } else { 0 }),
+            projection_parts: places.take(shape.batch() * cameras * projection_parts * 12),
+            cameras: places.take(camera_rows * channels),
+            camera_linear: places.take(camera_rows * 2 * channels),
+            camera_middle: places.take(camera_rows * channels),
+            parameter_parts: places.take(parts * tensors.linear_words),
+            operator: places.take(backward_scratch::<K>(&operator, algorithm)),
+            bytes: 0,
+        };
+        scratch.bytes = places.bytes;
+        Ok(Self {
+            algorithm,
+            products,
+            sizes: BlockSizes {
+                batch: shape.batch() as u32,
+                anchors: shape.anchors() as u32,
+                points: points as u32,
+                cameras: cameras as u32,
+                levels: shape.layout().levels() as u32,
+                groups: shape.groups() as u32,
+                channels: channels as u32,
+                rule: operator.sizes.rule,
+            },
+            generator: generator_of(&config.kps_generator, anchor_dims),
+            tensors,
+            concatenates: config.residual_mode == ResidualMode::Cat,
+            filters_outliers: config.filter_outlier,
+            drop: [config.attn_drop, config.proj_drop],
+            rows,
+            camera_rows,
+            logits,
+            offsets,
+            run: run as u32,
+            runs: runs as u32,
+            parts,
+            part_rows,
+            projection_parts: projection_parts as u32,
+            saved,
+            scratch,
+            forward_bytes: 4 * forward_scratch::<K>(&operator, algorithm),
+            operator,
+        })
+    }
+
+    /// Channels of the block's output.
+    pub(crate) fn output_dims(&self) -> usize {
+        self.sizes.channels as usize * if self.concatenates { 2 } else { 1 }
+    }
+
+    /// The kernels of linear layers.
+    pub(crate) fn products(&self) -> kernels_gpu::Products<K> {
+        match self.products {
+            Products::Exact => K::EXACT,
+            Products::Tensor => K::TENSOR,
+        }
+    }
+
+    /// A block for each tile of a product of this many rows and columns.
+    pub(crate) fn product_launch(rows: usize, columns: usize) -> Launch {
+        let tiles = |lines: usize| lines.div_ceil(PRODUCT_TILE as usize) as u32;
+        let grid = (tiles(rows), tiles(columns));
+        Launch { grid, threads: PRODUCT_THREADS, shared_bytes: PRODUCT_BYTES }
+    }
+
+    /// A block for each tile of a weight's gradient and part of the rows.
+    pub(crate) fn weight_launch(&self, outputs: usize, inputs: usize) -> Launch {
+        let Launch { grid: (rows, columns), .. } = Self::product_launch(outputs, inputs);
+        let grid = (rows * columns, self.parts as u32);
+        Launch { grid, threads: PRODUCT_THREADS, shared_bytes: PRODUCT_BYTES }
+    }
+
+    /// A thread for each key point.
+    pub(crate) fn points_launch(&self) -> Launch {
+        let points = self.rows * self.sizes.points as usize;
+        let blocks = points.div_ceil(ITEM_THREADS as usize).max(1);
+        Launch { grid: (blocks as u32, 1), threads: ITEM_THREADS, shared_bytes: 0 }
+    }
+
+    /// A warp for each anchor.
+    pub(crate) fn points_gradient_launch(&self) -> Launch {
+        let blocks = self.rows.div_ceil((ITEM_THREADS / WARP_LANES) as usize);
+        Launch { grid: (blocks as u32, 1), threads: ITEM_THREADS, shared_bytes: 0 }
+    }
+
+    /// A block for each camera and part of the points.
+    pub(crate) fn projection_launch(&self) -> Launch {
+        let shared_bytes = ITEM_THREADS / WARP_LANES * 12 * 4;
+        let grid = (self.projection_parts, self.sizes.batch * self.sizes.cameras);
+        Launch { grid, threads: ITEM_THREADS, shared_bytes }
+    }
+
+    /// A block for each anchor.
+    pub(crate) fn weights_launch(&self) -> Launch {
+        let shared_bytes = weights_bytes(self.sizes.groups);
+        let grid = (self.rows as u32, 1);
+        Launch { grid, threads: WEIGHTS_WARPS * WARP_LANES, shared_bytes }
+    }
+
+    /// A block for each run of anchors.
+    pub(crate) fn weights_gradient_launch(&self) -> Launch {
+        let warps = self.sizes.logits().div_ceil(WARP_LANES).clamp(1, GRADIENT_WARPS);
+        let shared_bytes = self.run * self.sizes.groups * 4;
+        let grid = (self.runs, self.sizes.batch);
+        Launch { grid, threads: warps * WARP_LANES, shared_bytes }
+    }
+
+    /// A block for every 32 numbers.
+    pub(crate) fn sum_launch(length: usize, batch: u32) -> Launch {
+        let threads = SUM_WARPS * WARP_LANES;
+        let grid = (length.div_ceil(WARP_LANES as usize) as u32, batch);
+        Launch { grid, threads, shared_bytes: threads * 4 }
+    }
+
+    /// A block for each camera.
+    pub(crate) fn camera_launch(&self) -> Launch {
+        let shared_bytes = camera_bytes(self.sizes.channels);
+        let grid = (self.sizes.batch * self.sizes.cameras, 1);
+        Launch { grid, threads: CAMERA_WARPS * WARP_LANES, shared_bytes }
+    }
+
+    /// A block for each channel.
+    pub(crate) fn camera_parameters_launch(&self) -> Launch {
+        let threads = CAMERA_WARPS * WARP_LANES;
+        Launch { grid: (self.sizes.channels, 1), threads, shared_bytes: 0 }
+    }
+}
+
+/// The generator as the kernels see it, without its table.
+fn generator_of(config: &KeyPointsConfig, anchor_dims: usize) -> Generator {
+    let table = std::ptr::null();
+    let anchor_dims = anchor_dims as u32;
+    match config {
+        KeyPointsConfig::Box(points) => Generator {
+            table,
+            kind: generator::BOX,
+            fixed: points.fix_scale.len() as u32,
+            learned: points.num_learnable_pts as u32,
+            vertices: 0,
+            anchor_dims,
+            ground: 0.0,
+        },
+        KeyPointsConfig::Polyline(points) => Generator {
+            table,
+            kind: generator::POLYLINE,
+            fixed: points.fix_height.len() as u32,
+            learned: points.num_learnable_pts.max(1) as u32,
+            vertices: points.num_sample as u32,
+            anchor_dims,
+            ground: points.ground_height as f32,
+        },
+    }
+}
