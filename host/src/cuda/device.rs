@@ -10,7 +10,9 @@ use cust::device::DeviceAttribute;
 use cust::sys;
 use ndarray::ArrayView3;
 
+use crate::block::{BlockConfig, BlockInputs, BlockParameters, Mode};
 use crate::cuda::array::DeviceArray;
+use crate::cuda::block::{BlockOptions, BlockSession};
 use crate::cuda::driver::{check, from_cust, unavailable};
 use crate::cuda::module::Modules;
 use crate::cuda::session::Session;

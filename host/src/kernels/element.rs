@@ -30,7 +30,7 @@ impl GpuElement for bf16 {
 /// Evaluates `$body` with `$element` standing for the [`GpuElement`] that `$type` is; an error naming `$backend` when it
 /// is none.
 macro_rules! dispatch {
-    ($type:ty, $backend:literal, $element:ident => $body:expr) => {
+    ($type:ty, $backend:expr, $element:ident => $body:expr) => {
         match <$type as $crate::element::Element>::DTYPE {
             $crate::element::DType::F32 => {
                 type $element = f32;

@@ -73,7 +73,7 @@ impl BlockDropout {
 /// The arrays that a call reads, row-major.
 #[derive(Clone, Copy)]
 pub(crate) struct BlockSlices<'a, T> {
-    /// As [`Tensors::pack`](super::Tensors::pack) makes it.
+    /// As `Tensors::pack` makes it.
     pub(crate) parameters: &'a [f32],
     /// (B, A, E)
     pub(crate) instance_feature: &'a [T],

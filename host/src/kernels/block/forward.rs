@@ -18,7 +18,7 @@ use crate::kernels::{self, Executor, ForwardArrays};
 pub(crate) struct BlockArrays<K> {
     /// The table of the operator's plan.
     pub(crate) table: *const Level,
-    /// As [`Tensors::pack`](super::Tensors::pack) makes it.
+    /// As `Tensors::pack` makes it.
     pub(crate) parameters: *const f32,
     /// (B, A, E)
     pub(crate) instance_feature: *const K,

@@ -15,4 +15,3 @@ pub(crate) use backward::{BlockGradientArrays, backward};
 pub(crate) use call::{BlockDropout, BlockGradientSlices, BlockSlices};
 pub(crate) use forward::{BlockArrays, forward};
 pub(crate) use plan::{BlockPlan, Products};
-pub(crate) use tensors::Tensors;

@@ -65,8 +65,6 @@ pub(crate) struct BlockPlan<K> {
     /// Whether instance feature and output stand side by side.
     pub(crate) concatenates: bool,
     pub(crate) filters_outliers: bool,
-    /// Probabilities of dropout of weights and projected output.
-    pub(crate) drop: [f64; 2],
     /// Anchors of all batch items.
     pub(crate) rows: usize,
     /// Cameras of all batch items with an embedding: 0 without one.
@@ -207,7 +205,7 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         let runs = shape.anchors().div_ceil(run);
         let mut places = Places::default();
         let mut scratch = Scratch {
-            projected: places.take(if config.proj_drop > 0.0 { rows * channels } else { 0 }),
+            projected: places.take(rows * channels),
             features: places.take(rows * channels),
             locations: places.take(pairs * 2),
             weights: places.take(operator.weights),
@@ -241,7 +239,6 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
             tensors,
             concatenates: config.residual_mode == ResidualMode::Cat,
             filters_outliers: config.filter_outlier,
-            drop: [config.attn_drop, config.proj_drop],
             rows,
             camera_rows,
             logits,
