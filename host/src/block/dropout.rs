@@ -125,7 +125,7 @@ impl<R: Scalar> Dropouts<R> {
 
 impl Mode<'_> {
     /// Whether masks have the sizes of the call.
-    pub(super) fn check(&self, shape: &AggregationShape) -> Result<()> {
+    pub(crate) fn check(&self, shape: &AggregationShape) -> Result<()> {
         let Mode::Masks(masks) = self else { return Ok(()) };
         let (batch, anchors) = (shape.batch(), shape.anchors());
         let expected = [batch, anchors, shape.layout().cameras(), shape.points()];

@@ -13,9 +13,7 @@ use crate::algorithm::Algorithm;
 use crate::backend::Backend;
 use crate::element::{DType, Element};
 use crate::error::Result;
-use crate::kernels::block::{
-    BlockDropout, BlockGradientSlices, BlockPlan, BlockSlices, Products,
-};
+use crate::kernels::block::{BlockDropout, BlockGradientSlices, BlockPlan, BlockSlices, Products};
 use crate::kernels::{GpuElement, dispatch};
 use crate::memory::{zero_array, zeros};
 

@@ -4,6 +4,8 @@ use ndarray::{Array3, ArrayView3};
 
 use super::config::BlockConfig;
 use super::dropout::{Dropouts, Mode};
+#[cfg(any(cuda_backend, feature = "emulator"))]
+use super::gpu;
 use super::gradients::BlockGradients;
 use super::host::{self, Pass};
 use super::inputs::{BlockInputs, CheckedInputs};
@@ -12,8 +14,6 @@ use super::parameters::BlockParameters;
 use crate::algorithm::Algorithm;
 use crate::backend::Backend;
 use crate::element::{Element, Scalar};
-#[cfg(any(cuda_backend, feature = "emulator"))]
-use crate::error::Error;
 use crate::error::Result;
 use crate::operator::{DeformableAggregation, contiguous, slice};
 use crate::shape::{AggregationShape, check_dim};
@@ -204,7 +204,10 @@ impl<R: Scalar> DeformableFeatureAggregation<R> {
                 Ok((output, Saved::Host(saved)))
             }
             #[cfg(any(cuda_backend, feature = "emulator"))]
-            backend => Err(unavailable(backend)),
+            _ => {
+                let (output, saved) = gpu::forward(&self.gpu_pass(inputs), mode)?;
+                Ok((output, Saved::Gpu(saved)))
+            }
         }
     }
 
@@ -219,6 +222,8 @@ impl<R: Scalar> DeformableFeatureAggregation<R> {
                 let operator = self.operator(&inputs.shape);
                 host::backward(&self.pass(&operator, inputs), saved, grad_output)
             }
+            #[cfg(any(cuda_backend, feature = "emulator"))]
+            Saved::Gpu(saved) => gpu::backward(&self.gpu_pass(inputs), saved, grad_output),
         }
     }
 
@@ -235,6 +240,20 @@ impl<R: Scalar> DeformableFeatureAggregation<R> {
         inputs: &'p CheckedInputs<'a, T>,
     ) -> Pass<'p, 'a, T> {
         Pass { config: &self.config, parameters: &self.parameters, operator, inputs }
+    }
+
+    #[cfg(any(cuda_backend, feature = "emulator"))]
+    fn gpu_pass<'p, 'a, T: Element<Location = R>>(
+        &'p self,
+        inputs: &'p CheckedInputs<'a, T>,
+    ) -> gpu::Pass<'p, 'a, T> {
+        gpu::Pass {
+            backend: &self.backend,
+            algorithm: self.algorithm,
+            config: &self.config,
+            parameters: &self.parameters,
+            inputs,
+        }
     }
 }
 
@@ -253,6 +272,8 @@ pub struct BlockContext<'b, 'a, T: Element> {
 #[derive(Clone, Debug)]
 enum Saved<T: Element> {
     Host(host::Saved<T>),
+    #[cfg(any(cuda_backend, feature = "emulator"))]
+    Gpu(gpu::Saved),
 }
 
 impl<T: Element> BlockContext<'_, '_, T> {
@@ -270,14 +291,5 @@ impl<T: Element> BlockContext<'_, '_, T> {
         check_dim("grad_output", axes, &expected, grad_output.shape())?;
         let grad_output = contiguous(grad_output)?;
         self.block.backward_on_backend(&self.inputs, &self.saved, slice(&grad_output))
-    }
-}
-
-#[cfg(any(cuda_backend, feature = "emulator"))]
-fn unavailable(backend: &Backend) -> Error {
-    Error::BackendUnavailable {
-        backend: backend.name(),
-        reason: "it does not compute the attention block".to_owned(),
-        remedy: "use Backend::Cpu".to_owned(),
     }
 }

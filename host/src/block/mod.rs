@@ -8,6 +8,8 @@ mod camera;
 mod checkpoint;
 mod config;
 mod dropout;
+#[cfg(any(cuda_backend, feature = "emulator"))]
+pub(crate) mod gpu;
 mod gradients;
 mod host;
 mod inputs;
@@ -23,6 +25,8 @@ mod storage;
 pub use config::{BlockConfig, BoxKeyPoints, KeyPointsConfig, PolylineKeyPoints, ResidualMode};
 pub use dropout::{DropoutMasks, Mode};
 pub use gradients::BlockGradients;
+#[cfg(cuda_backend)]
+pub(crate) use inputs::CheckedInputs;
 pub use inputs::{BlockInputs, FeatureMaps};
 pub use key_points::{KeyPointGradients, KeyPointsGenerator};
 pub use layer::{BlockContext, DeformableFeatureAggregation};

@@ -103,11 +103,7 @@ struct Gradients<T: GpuElement> {
 }
 
 impl<T: GpuElement> Gradients<T> {
-    fn new(
-        device: &Device,
-        plan: &BlockPlan<T::Kernel>,
-        resident: &Resident<T>,
-    ) -> Result<Self> {
+    fn new(device: &Device, plan: &BlockPlan<T::Kernel>, resident: &Resident<T>) -> Result<Self> {
         let anchor_embed = resident.anchor_embed.as_ref();
         let features = resident.instance_feature.len();
         Ok(Self {
@@ -255,8 +251,7 @@ impl<T: GpuElement> BlockSession<T> {
         let products =
             if options.tensor_cores { Products::Tensor } else { gpu::default_products::<T>() };
         let BlockOptions { algorithm, .. } = options;
-        let plan =
-            BlockPlan::new(config, &inputs.shape, inputs.anchor_dims, algorithm, products)?;
+        let plan = BlockPlan::new(config, &inputs.shape, inputs.anchor_dims, algorithm, products)?;
         let packed = plan.tensors.pack(parameters)?;
         let dropouts = gpu::dropouts(config, mode);
         let slices = gpu::slices::<T, T>(&inputs, &packed, &dropouts);

@@ -13,8 +13,8 @@
 //! JAX use, so their device pointers are valid here and ours there.
 
 mod array;
-mod block;
 mod bandwidth;
+mod block;
 mod device;
 mod driver;
 mod graph;
