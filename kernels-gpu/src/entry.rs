@@ -27,7 +27,7 @@ pub struct Entry<A> {
     #[cfg(feature = "emulator")]
     pub thread: unsafe fn(A),
     #[cfg(not(feature = "emulator"))]
-    marker: core::marker::PhantomData<fn(A)>,
+    pub(crate) marker: core::marker::PhantomData<fn(A)>,
 }
 
 /// The entry of a kernel of this name.

@@ -99,6 +99,10 @@ macro_rules! on_every_backend {
                 fp64 f64, fp32 f32, fp16 half::f16, bf16 half::bf16);
             $crate::on_every_backend!(@subject $check cpu
                 fp64 f64, fp32 f32, fp16 half::f16, bf16 half::bf16);
+            $crate::on_every_backend!(@subject $check emulator
+                fp32 f32, fp16 half::f16, bf16 half::bf16);
+            $crate::on_every_backend!(@subject $check cuda
+                fp32 f32, fp16 half::f16, bf16 half::bf16);
         })+
     };
     (@subject $check:ident $subject:ident $($dtype:ident $type:ty),+) => {

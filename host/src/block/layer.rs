@@ -201,7 +201,7 @@ impl<R: Scalar> DeformableFeatureAggregation<R> {
                 let operator = self.operator(&inputs.shape);
                 let dropouts = Dropouts::new(mode, &self.config, &inputs.shape)?;
                 let (output, saved) = host::forward(&self.pass(&operator, inputs), dropouts)?;
-                Ok((output, Saved::Host(saved)))
+                Ok((output, Saved::Host(Box::new(saved))))
             }
             #[cfg(any(cuda_backend, feature = "emulator"))]
             _ => {
@@ -271,7 +271,7 @@ pub struct BlockContext<'b, 'a, T: Element> {
 /// What a backend keeps.
 #[derive(Clone, Debug)]
 enum Saved<T: Element> {
-    Host(host::Saved<T>),
+    Host(Box<host::Saved<T>>),
     #[cfg(any(cuda_backend, feature = "emulator"))]
     Gpu(gpu::Saved),
 }

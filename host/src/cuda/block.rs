@@ -125,7 +125,7 @@ impl<T: GpuElement> Gradients<T> {
             output: device_pointer(output.pointer()),
             instance_feature: device_pointer_mut(self.instance_feature.pointer()),
             anchor: device_pointer_mut(self.anchor.pointer()),
-            anchor_embed: optional(self.anchor_embed.as_ref()).cast_mut(),
+            anchor_embed: optional::<T, T::Kernel>(self.anchor_embed.as_ref()).cast_mut(),
             feature_maps: device_pointer_mut(self.feature_maps.pointer()),
             projection_mat: device_pointer_mut(self.projection_mat.pointer()),
             parameters: device_pointer_mut(self.parameters.pointer()),

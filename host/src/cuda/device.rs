@@ -229,6 +229,24 @@ impl Device {
         Session::new(self, shape, rule, inputs, grad_output)
     }
 
+    /// A call of the attention block with all its arrays on the device; `mode` and `grad_output` hold for every pass.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DeformableFeatureAggregation::forward`](crate::block::DeformableFeatureAggregation::forward) for arrays that do not
+    /// fit, and those of [`upload`](Self::upload).
+    pub fn block_session<T: GpuElement>(
+        &self,
+        config: &BlockConfig,
+        parameters: &BlockParameters<f32>,
+        inputs: BlockInputs<'_, T>,
+        mode: Mode<'_>,
+        grad_output: ArrayView3<'_, T>,
+        options: BlockOptions,
+    ) -> Result<BlockSession<T>> {
+        BlockSession::new(self, config, parameters, inputs, mode, grad_output, options)
+    }
+
     /// The stream that the safe functions of this crate use for this device.
     #[must_use]
     pub fn stream(&self) -> &Stream {
