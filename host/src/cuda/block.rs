@@ -1,9 +1,11 @@
 //! The attention block on the GPU.
 
+use std::cell::RefCell;
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kernels_gpu::Entry;
 use kernels_gpu::block_args::Dropout;
 use ndarray::{Array3, ArrayView3};
 
@@ -13,13 +15,15 @@ use crate::block::{
 };
 use crate::cuda::array::DeviceArray;
 use crate::cuda::device::Device;
+use crate::cuda::graph::Graph;
 use crate::cuda::operator::{Queue, device_pointer, device_pointer_mut};
+use crate::cuda::stream::Event;
 use crate::error::Result;
-use crate::kernels::GpuElement;
 use crate::kernels::block::{
     self, BlockArrays, BlockDropout, BlockGradientArrays, BlockGradientSlices, BlockPlan,
     BlockSlices, Products,
 };
+use crate::kernels::{Executor, GpuElement, Launch};
 use crate::operator::{contiguous, slice};
 use crate::shape::check_dim;
 
@@ -296,13 +300,16 @@ impl<T: GpuElement> BlockSession<T> {
     /// [`Error::BackendFailed`](crate::Error::BackendFailed) if a kernel cannot be loaded or launched.
     pub fn forward(&self) -> Result<()> {
         self.device.make_current()?;
-        let queue = Queue { device: &self.device, stream: self.device.stream() };
+        self.forward_with(&Queue { device: &self.device, stream: self.device.stream() })
+    }
+
+    fn forward_with(&self, executor: &impl Executor) -> Result<()> {
         let arrays = self.resident.arrays(&self.saved);
         let output = device_pointer_mut(self.output.pointer());
         let scratch = device_pointer_mut(self.workspace.pointer());
         // SAFETY: the session's arrays have the plan's sizes and live in the device's context. All its work goes to one
         // stream, and freeing an array waits for it.
-        unsafe { block::forward(&queue, &self.plan, &arrays, output, scratch) }
+        unsafe { block::forward(executor, &self.plan, &arrays, output, scratch) }
     }
 
     /// Starts the backward pass, after a forward pass; does not wait for it.
@@ -312,11 +319,50 @@ impl<T: GpuElement> BlockSession<T> {
     /// [`Error::BackendFailed`](crate::Error::BackendFailed) if a kernel cannot be loaded or launched.
     pub fn backward(&self) -> Result<()> {
         self.device.make_current()?;
-        let queue = Queue { device: &self.device, stream: self.device.stream() };
+        self.backward_with(&Queue { device: &self.device, stream: self.device.stream() })
+    }
+
+    fn backward_with(&self, executor: &impl Executor) -> Result<()> {
         let arrays = self.resident.arrays(&self.saved);
         let gradients = self.gradients.arrays(&self.grad_output);
-        // SAFETY: as in `forward`.
-        unsafe { block::backward(&queue, &self.plan, &arrays, &gradients) }
+        // SAFETY: as in `forward_with`.
+        unsafe { block::backward(executor, &self.plan, &arrays, &gradients) }
+    }
+
+    /// Runs forward and backward once, and tells how long each kernel and each clearing of an array took, in their order, with an
+    /// event between any two: a little more than without. The kernels are loaded before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BackendFailed`](crate::Error::BackendFailed) if the driver fails.
+    pub fn profile(&self) -> Result<[Vec<(&'static str, Duration)>; 2]> {
+        self.forward()?;
+        self.backward()?;
+        let timed = |run: &dyn Fn(&Stopwatch<'_>) -> Result<()>| -> Result<_> {
+            let queue = Queue { device: &self.device, stream: self.device.stream() };
+            let watch = Stopwatch { queue, marks: RefCell::new(Vec::new()) };
+            watch.mark("start")?;
+            run(&watch)?;
+            watch.times()
+        };
+        Ok([timed(&|watch| self.forward_with(watch))?, timed(&|watch| self.backward_with(watch))?])
+    }
+
+    /// A forward and a backward pass recorded as one CUDA graph, after one run that loads the kernels. Launches of the graph work on
+    /// the session's arrays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BackendFailed`](crate::Error::BackendFailed) if the driver cannot record the passes.
+    pub fn graph(&self) -> Result<BlockGraph<'_, T>> {
+        self.forward()?;
+        self.backward()?;
+        let graph = self.device.capture(|stream| {
+            let queue = Queue { device: &self.device, stream };
+            self.forward_with(&queue)?;
+            self.backward_with(&queue)
+        })?;
+        Ok(BlockGraph { graph, session: self })
     }
 
     /// The device's time for what `enqueue` starts.
@@ -362,5 +408,63 @@ impl<T: GpuElement> BlockSession<T> {
         self.gradients.download(gpu::gradient_slices(&mut gradients, &mut parameters))?;
         self.plan.tensors.unpack(&parameters, &mut gradients.parameters);
         Ok(gradients)
+    }
+}
+
+/// A forward and a backward pass of a [`BlockSession`] as one CUDA graph. Made by [`BlockSession::graph`].
+pub struct BlockGraph<'s, T: GpuElement> {
+    graph: Graph,
+    session: &'s BlockSession<T>,
+}
+
+impl<T: GpuElement> BlockGraph<'_, T> {
+    /// Starts both passes; does not wait for them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BackendFailed`](crate::Error::BackendFailed) if the driver fails.
+    pub fn launch(&self) -> Result<()> {
+        // SAFETY: the session, whose arrays the graph works on, is borrowed; all its work goes to one stream.
+        unsafe { self.graph.launch(self.session.device.stream()) }
+    }
+}
+
+/// A stream with an event behind everything that is put on it.
+struct Stopwatch<'a> {
+    queue: Queue<'a>,
+    marks: RefCell<Vec<(&'static str, Event)>>,
+}
+
+impl Stopwatch<'_> {
+    fn mark(&self, name: &'static str) -> Result<()> {
+        let event = Event::new()?;
+        event.record(self.queue.stream)?;
+        self.marks.borrow_mut().push((name, event));
+        Ok(())
+    }
+
+    /// The times between the marks, by the name of the later one.
+    fn times(&self) -> Result<Vec<(&'static str, Duration)>> {
+        let marks = self.marks.borrow();
+        marks.windows(2).map(|pair| Ok((pair[1].0, pair[1].1.since(&pair[0].1)?))).collect()
+    }
+}
+
+impl Executor for Stopwatch<'_> {
+    unsafe fn launch<A: Copy + Send + Sync>(
+        &self,
+        entry: Entry<A>,
+        launch: Launch,
+        args: A,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.queue.launch(entry, launch, args)? };
+        self.mark(entry.name)
+    }
+
+    unsafe fn zero(&self, name: &'static str, array: *mut u8, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.queue.zero(name, array, bytes)? };
+        self.mark(name)
     }
 }

@@ -25,7 +25,7 @@ mod session;
 mod stream;
 
 pub use array::DeviceArray;
-pub use block::{BlockOptions, BlockSession};
+pub use block::{BlockGraph, BlockOptions, BlockSession};
 pub(crate) use block::{block_backward, block_forward};
 pub use device::Device;
 pub use graph::Graph;
