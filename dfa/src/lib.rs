@@ -1,7 +1,7 @@
 //! What the `dfa` command is made of.
 //!
 //! [`commands`] has the subcommands. The rest is what they share: the sizes that models use ([`workloads`]), camera rigs and
-//! the inputs made from them ([`rig`], [`scenario`]), random cases and files of vectors ([`cases`], [`vectors`], [`block_vectors`]), the
+//! the inputs made from them ([`camera_rig`], [`scenario`]), random cases and files of vectors ([`cases`], [`vectors`], [`block_vectors`]), the
 //! backends ([`engines`]), and comparing their results ([`compare`]).
 
 pub mod block;
@@ -17,7 +17,6 @@ pub mod gpu;
 pub mod judge;
 pub mod output;
 pub mod picture;
-pub mod rig;
 pub mod scenario;
 pub mod system;
 pub mod timing;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use anyhow::Result;
+use camera_rig::{ASPECT, Anchor, Camera, Projection, RADIUS, Scene};
 use image::RgbImage;
 use plotters::element::{Circle, PathElement, Polygon, Rectangle};
 use plotters::style::text_anchor::HPos;
@@ -13,7 +14,6 @@ use crate::drawing::{
     BACKGROUND, CARD, Canvas, DIM, INK, LINE, SCALE, blank, draw_on, finished, paste, scaled, text,
 };
 use crate::output::grouped;
-use crate::rig::{ASPECT, Anchor, Camera, Projection, RADIUS, Scene};
 
 /// What the picture says beside what it shows.
 #[derive(Clone, Debug, Default)]

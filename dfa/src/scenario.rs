@@ -2,6 +2,7 @@
 //!
 //! The same workload, scenario and seed give the same numbers on every machine and for every number of threads.
 
+use camera_rig::Scene;
 use clap::ValueEnum;
 use deformable_aggregation::{AggregationShape, Element, FeatureLayout, Result, Scalar};
 use ndarray::{Array, Array5, Axis, Dimension, ShapeBuilder};
@@ -11,7 +12,6 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::data::Data;
-use crate::rig::Scene;
 use crate::workloads::Workload;
 
 /// How sampling locations are drawn.

@@ -1,7 +1,8 @@
 //! A camera ring around a vehicle and 3D boxes whose key points it sees.
 //!
 //! On real driving data a 3D point is seen by about one camera of six. Random locations over all cameras
-//! mis-rank implementations, so the default scenario projects the key points of boxes into such a ring.
+//! mis-rank implementations of deformable aggregation, so its benchmarks and examples project the key points of boxes into such a
+//! ring.
 //!
 //! Axes: x forward, y left, z up, metres, the origin in the middle of the ring at the height of the cameras.
 
@@ -77,6 +78,19 @@ impl Camera {
         }
     }
 
+    /// The projection as a matrix: from (x, y, z, 1) in metres to (image fraction x · depth, image fraction y · depth, depth, 1).
+    pub fn matrix(&self) -> [[f64; 4]; 4] {
+        let (sin, cos) = self.yaw_degrees.to_radians().sin_cos();
+        let focal = self.focal();
+        let depth = [cos, sin, 0.0, -MOUNT];
+        let right = [sin, -cos, 0.0, 0.0];
+        let down = [0.0, 0.0, -ASPECT, 0.0];
+        let image = |axis: [f64; 4]| -> [f64; 4] {
+            std::array::from_fn(|column| focal * axis[column] + 0.5 * depth[column])
+        };
+        [image(right), image(down), depth, [0.0, 0.0, 0.0, 1.0]]
+    }
+
     /// The direction, in metres per metre of depth, of the ray through a point of the image.
     pub fn ray(&self, x: f64, y: f64) -> [f64; 3] {
         let (sin, cos) = self.yaw_degrees.to_radians().sin_cos();
@@ -138,6 +152,14 @@ impl Anchor {
         [self.centre[0] + cos * x - sin * y, self.centre[1] + sin * x + cos * y, self.centre[2] + z]
     }
 
+    /// The box at rest as the models describe it: x, y, z, the logarithms of length, width and height, sine and cosine of the heading,
+    /// and three velocities.
+    pub fn numbers(&self) -> [f64; 11] {
+        let ([x, y, z], (sin, cos)) = (self.centre, self.heading.sin_cos());
+        let [length, width, height] = self.size.map(f64::ln);
+        [x, y, z, length, width, height, sin, cos, 0.0, 0.0, 0.0]
+    }
+
     /// A key point: the first is the centre, the others are uniform in the box.
     pub fn key_point(&self, index: usize, rng: &mut impl Rng) -> [f64; 3] {
         if index == 0 {
@@ -193,6 +215,22 @@ mod tests {
             assert!((projection.x - 0.5).abs() < 1e-12, "{camera:?}");
             assert!((projection.y - 0.5).abs() < 1e-12);
             assert!((projection.depth - 18.5).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn the_matrix_projects_as_the_camera_does() {
+        for (camera, point) in
+            ring(6).iter().zip([[9.0, -4.0, 1.5], [-3.0, 7.0, -0.5]].iter().cycle())
+        {
+            let rows = camera
+                .matrix()
+                .map(|row| row[0] * point[0] + row[1] * point[1] + row[2] * point[2] + row[3]);
+            let projection = camera.project(*point);
+            let divisor = rows[2].max(MIN_DEPTH);
+            assert!((rows[2] - projection.depth).abs() < 1e-12);
+            assert!((rows[0] / divisor - projection.x).abs() < 1e-9 * projection.x.abs().max(1.0));
+            assert!((rows[1] / divisor - projection.y).abs() < 1e-9 * projection.y.abs().max(1.0));
         }
     }
 
