@@ -87,11 +87,6 @@ impl Engine {
         dtype != DType::F64 || !self.name.has_naive()
     }
 
-    /// Whether it computes the attention block in that type.
-    pub fn takes_blocks(&self, dtype: DType) -> bool {
-        self.supports(dtype) && matches!(self.name, BackendName::Reference | BackendName::Cpu)
-    }
-
     /// Whether it computes gradients for these arrays: repeatable kernels need a layout that allows an order.
     pub fn takes<T: Element>(&self, data: &Data<T>) -> bool {
         self.supports(T::DTYPE)

@@ -53,6 +53,8 @@
 //!
 //! If you have the five tensors of the PyTorch projects, [`deformable_aggregation_function`] takes them in one call.
 //!
+//! The whole attention block of these projects, from anchors to the output, with its parameters, is in [`block`].
+//!
 //! # Shapes
 //!
 //! Arrays are row-major, the last axis contiguous; views in another order are accepted and copied first.
@@ -143,6 +145,9 @@ pub use shape::AggregationShape;
 /// The examples of the pages are tests, too.
 #[cfg(doctest)]
 mod pages {
+    #[doc = include_str!("../../docs/block.md")]
+    mod block {}
+
     #[cfg(cuda_backend)]
     #[doc = include_str!("../../docs/integration.md")]
     mod integration {}

@@ -88,7 +88,7 @@ pub struct DeformableFeatureAggregation<R> {
 }
 
 impl<R: Scalar> DeformableFeatureAggregation<R> {
-    /// A block with [initial](BlockParameters::init) parameters.
+    /// A block with [initial](BlockParameters::init) parameters; otherwise as [`with_parameters`](Self::with_parameters).
     ///
     /// # Errors
     ///
@@ -98,15 +98,17 @@ impl<R: Scalar> DeformableFeatureAggregation<R> {
         Self::with_parameters(config, parameters)
     }
 
-    /// A block with these parameters, such as [loaded](BlockParameters::load) ones.
+    /// A block with these parameters, such as [loaded](BlockParameters::load) ones, on [`Backend::auto`]; with `f64`, which GPUs do
+    /// not take, on the CPU.
     ///
     /// # Errors
     ///
     /// Those of [`BlockParameters::check`].
     pub fn with_parameters(config: BlockConfig, parameters: BlockParameters<R>) -> Result<Self> {
         parameters.check(&config)?;
-        let (backend, algorithm) = (Backend::Cpu, Algorithm::default());
-        Ok(Self { config, parameters, backend, algorithm })
+        let double = size_of::<R>() == size_of::<f64>();
+        let backend = if double { Backend::Cpu } else { Backend::auto() };
+        Ok(Self { config, parameters, backend, algorithm: Algorithm::default() })
     }
 
     /// The same, computed by `backend`.

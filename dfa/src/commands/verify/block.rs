@@ -1,4 +1,4 @@
-//! Files of the attention block: output and all gradients on every backend that computes it.
+//! Files of the attention block: output and all gradients on every backend.
 
 use anyhow::Result;
 use deformable_aggregation::block::DeformableFeatureAggregation;
@@ -18,14 +18,14 @@ pub(super) fn block_case(plan: &Plan, case: &BlockCase, checks: &mut Vec<Check>)
         with_dtype!(dtype, T => in_type::<T>(plan, case, checks)?);
     }
     if checks.len() == before {
-        let note = "none of the chosen backends computes the block in the chosen types".to_owned();
+        let note = "the file has no results for the chosen types and rules".to_owned();
         checks.push(not_compared(&case.name, note));
     }
     Ok(())
 }
 
 fn in_type<T: Element>(plan: &Plan, case: &BlockCase, checks: &mut Vec<Check>) -> Result<()> {
-    let engines = plan.engines.iter().filter(|engine| engine.takes_blocks(T::DTYPE));
+    let engines = plan.engines.iter().filter(|engine| engine.supports(T::DTYPE));
     let engines: Vec<&Engine> = engines.collect();
     if engines.is_empty() {
         return Ok(());
