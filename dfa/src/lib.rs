@@ -5,6 +5,7 @@
 //! backends ([`engines`]), and comparing their results ([`compare`]).
 
 pub mod block;
+pub mod block_scene;
 pub mod block_vectors;
 pub mod cases;
 pub mod chart;

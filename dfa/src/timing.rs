@@ -204,7 +204,12 @@ pub fn measure_replay<T: Element>(
     Ok(Some(timing))
 }
 
-fn repeated(limits: Limits, mut run: impl FnMut() -> Result<Duration>) -> Result<Timing> {
+/// Runs as often as the limits say.
+///
+/// # Errors
+///
+/// What a run returns.
+pub fn repeated(limits: Limits, mut run: impl FnMut() -> Result<Duration>) -> Result<Timing> {
     for _ in 0..limits.warm_up {
         run()?;
     }

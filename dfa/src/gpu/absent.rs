@@ -3,9 +3,10 @@
 use anyhow::Result;
 use deformable_aggregation::{Algorithm, Backend, BorderRule, Element};
 
-use super::{DeviceInfo, KernelInfo};
+use super::{DeviceInfo, KernelInfo, MeasuredBlock};
+use crate::block::BlockData;
 use crate::data::Data;
-use crate::timing::Runner;
+use crate::timing::{Limits, Runner};
 
 /// There are none.
 pub fn devices() -> Vec<DeviceInfo> {
@@ -51,5 +52,19 @@ pub(super) fn runner<T: Element>(
     _: &Data<T>,
     _: BorderRule,
 ) -> Result<Option<Box<dyn Runner<T>>>> {
+    Ok(None)
+}
+
+/// No backend is a GPU.
+///
+/// # Errors
+///
+/// None.
+pub(super) fn measured_block<T: Element>(
+    _: &Backend,
+    _: &BlockData<T>,
+    _: bool,
+    _: Limits,
+) -> Result<Option<MeasuredBlock<T>>> {
     Ok(None)
 }

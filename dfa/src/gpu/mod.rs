@@ -10,13 +10,18 @@ use absent as side;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 use present as side;
 
+use std::time::Duration;
+
 use anyhow::Result;
+use deformable_aggregation::block::BlockGradients;
 use deformable_aggregation::{Algorithm, Backend, BorderRule, Element};
+use ndarray::Array3;
 use serde::Serialize;
 
+use crate::block::BlockData;
 use crate::data::Data;
 use crate::output;
-use crate::timing::Runner;
+use crate::timing::{Limits, Runner, Timing};
 
 pub use side::{copy_bandwidth, description, devices, kernels, l2_read_bandwidth};
 
@@ -64,6 +69,22 @@ pub struct KernelInfo {
     pub made_from: Vec<String>,
 }
 
+/// Times of the attention block on a GPU.
+#[derive(Clone, Debug)]
+pub struct BlockTimes {
+    /// The forward pass.
+    pub forward: Timing,
+    /// Forward and backward.
+    pub both: Timing,
+    /// Forward and backward as one CUDA graph.
+    pub graph: Timing,
+    /// Every kernel of forward and of backward, in their order: the median over some runs.
+    pub kernels: [Vec<(&'static str, Duration)>; 2],
+}
+
+/// What a measured block computed, beside its times.
+pub type MeasuredBlock<T> = (BlockTimes, Array3<T>, BlockGradients<T>);
+
 /// An element type with what a GPU has for it.
 pub trait Number: Element {
     /// The kernels on data in the memory of the device; `None` if the backend is no GPU or has no kernels for
@@ -78,6 +99,19 @@ pub trait Number: Element {
         data: &Data<Self>,
         rule: BorderRule,
     ) -> Result<Option<Box<dyn Runner<Self>>>>;
+
+    /// Measures the attention block with all arrays in the memory of the device; `None` if the backend is no GPU or has no
+    /// kernels for the type.
+    ///
+    /// # Errors
+    ///
+    /// What the library reports.
+    fn gpu_block(
+        backend: &Backend,
+        data: &BlockData<Self>,
+        tensor_cores: bool,
+        limits: Limits,
+    ) -> Result<Option<MeasuredBlock<Self>>>;
 }
 
 impl Number for f64 {
@@ -87,6 +121,15 @@ impl Number for f64 {
         _: &Data<Self>,
         _: BorderRule,
     ) -> Result<Option<Box<dyn Runner<Self>>>> {
+        Ok(None)
+    }
+
+    fn gpu_block(
+        _: &Backend,
+        _: &BlockData<Self>,
+        _: bool,
+        _: Limits,
+    ) -> Result<Option<MeasuredBlock<Self>>> {
         Ok(None)
     }
 }
@@ -101,6 +144,15 @@ macro_rules! on_gpu {
                 rule: BorderRule,
             ) -> Result<Option<Box<dyn Runner<Self>>>> {
                 side::runner(backend, algorithm, data, rule)
+            }
+
+            fn gpu_block(
+                backend: &Backend,
+                data: &BlockData<Self>,
+                tensor_cores: bool,
+                limits: Limits,
+            ) -> Result<Option<MeasuredBlock<Self>>> {
+                side::measured_block(backend, data, tensor_cores, limits)
             }
         }
     };

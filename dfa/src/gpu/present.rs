@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use deformable_aggregation::GpuElement;
-use deformable_aggregation::cuda::{Device, Session, SessionGraph};
+use deformable_aggregation::cuda::{BlockOptions, BlockSession, Device, Session, SessionGraph};
 use deformable_aggregation::{Algorithm, Backend, BorderRule};
 
-use super::{DeviceInfo, KernelInfo};
+use super::{BlockTimes, DeviceInfo, KernelInfo, MeasuredBlock};
+use crate::block::BlockData;
 use crate::data::{Data, Results};
-use crate::timing::{Cost, Direction, Runner};
+use crate::timing::{Cost, Direction, Limits, Runner, repeated};
 
 /// All devices that can be used.
 pub fn devices() -> Vec<DeviceInfo> {
@@ -150,4 +151,58 @@ impl<T: GpuElement> Runner<T> for SessionRunner<T> {
     fn results(&mut self) -> Result<Results<T>> {
         Ok(Results { output: self.session.output()?, gradients: self.session.gradients()? })
     }
+}
+
+/// Profiles that the median of each kernel is taken over.
+const PROFILES: usize = 11;
+
+/// The attention block on data that lies in the device's memory; `None` if the backend is no GPU.
+///
+/// # Errors
+///
+/// What the library reports.
+pub(super) fn measured_block<T: GpuElement>(
+    backend: &Backend,
+    data: &BlockData<T>,
+    tensor_cores: bool,
+    limits: Limits,
+) -> Result<Option<MeasuredBlock<T>>> {
+    let Backend::Cuda(device) = backend else { return Ok(None) };
+    let options = BlockOptions { tensor_cores, ..BlockOptions::default() };
+    let (inputs, upstream) = (data.inputs(), data.grad_output.view());
+    let (config, parameters) = (&data.config, &data.parameters);
+    let session =
+        device.block_session(config, parameters, inputs, data.mode(), upstream, options)?;
+    let both = |session: &BlockSession<T>| session.forward().and_then(|()| session.backward());
+    let graph = session.graph()?;
+    let replays = || (0..REPLAYS).try_for_each(|_| graph.launch());
+    let times = BlockTimes {
+        forward: repeated(limits, || Ok(session.time(BlockSession::forward)?))?,
+        both: repeated(limits, || Ok(session.time(both)?))?,
+        graph: repeated(limits, || Ok(session.time(|_| replays())? / REPLAYS))?,
+        kernels: profiled(&session)?,
+    };
+    // Whatever a kernel does not write stays NaN, which no comparison passes.
+    session.poison()?;
+    both(&session)?;
+    Ok(Some((times, session.output()?, session.gradients()?)))
+}
+
+/// The median time of every kernel of forward and of backward.
+fn profiled<T: GpuElement>(
+    session: &BlockSession<T>,
+) -> Result<[Vec<(&'static str, Duration)>; 2]> {
+    let profiles: Vec<_> =
+        (0..PROFILES).map(|_| session.profile()).collect::<deformable_aggregation::Result<_>>()?;
+    Ok([0, 1].map(|pass| {
+        let kernels = profiles[0][pass].iter().enumerate();
+        kernels
+            .map(|(index, &(name, _))| {
+                let mut times: Vec<_> =
+                    profiles.iter().map(|profile| profile[pass][index].1).collect();
+                times.sort();
+                (name, times[PROFILES / 2])
+            })
+            .collect()
+    }))
 }

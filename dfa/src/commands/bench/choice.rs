@@ -43,7 +43,7 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    fn new(workload: Workload, scenario: Scenario, dtype: DType) -> Self {
+    pub(super) fn new(workload: Workload, scenario: Scenario, dtype: DType) -> Self {
         let landing = scenario.into();
         Self { workload, landing, scenario: scenario.name().to_owned(), dtype }
     }

@@ -1,5 +1,6 @@
 //! `dfa bench`: times against the memory-bandwidth floor and against the published algorithm.
 
+mod block;
 mod choice;
 mod cold;
 mod markdown;
@@ -69,6 +70,9 @@ pub struct Args {
     /// Seed of the inputs
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
+    /// Measure the whole attention block of Sparse4D v3 on a GPU instead [default: W1 and W2, all GPU types]
+    #[arg(long, conflicts_with_all = ["suite", "scenario", "direction", "naive", "graph", "cold", "sweep", "save_inputs", "markdown"])]
+    block: bool,
     /// Measure the first calls of a fresh process instead, with the driver's cache of compiled kernels switched off
     #[arg(long, conflicts_with_all = ["suite", "naive", "graph", "sweep", "save_inputs", "markdown"])]
     cold: bool,
@@ -113,6 +117,7 @@ Examples:
   dfa bench --workload W1 --graph
   dfa bench --workload W6 --batch 12
   dfa bench --workload W1,W2 --scenario rig,dense --dtype fp32,fp16 --naive
+  dfa bench --block
   dfa bench --cold
   dfa bench --sweep channels,batch --picture sweep.png
   dfa bench --workload W1 --save-inputs w1.npz
@@ -148,6 +153,9 @@ impl Args {
 ///
 /// A backend asked for that cannot be used, too little memory for a workload asked for, or an unwritable file.
 pub fn run(args: &Args) -> Result<bool> {
+    if args.block {
+        return block::run(args);
+    }
     if args.cold {
         return cold::run(args);
     }
