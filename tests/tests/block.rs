@@ -236,6 +236,41 @@ fn repeatable(subject: &Subject) -> Subject {
     Subject { algorithm: Algorithm::Repeatable, ..subject.clone() }
 }
 
+/// Sizes beyond what one block of a kernel takes at once: rows, channels and logits of several tiles of a product, rows in several
+/// parts, more cameras and groups than a thread or warp holds, and numbers that nothing divides.
+fn many_of_everything<T: Element>(subject: &Subject) {
+    let bound = match T::DTYPE {
+        DType::F64 => 1e-12,
+        DType::F32 => 5e-5,
+        DType::F16 => 1e-2,
+        DType::Bf16 => 8e-2,
+    };
+    let large = BlockConfig { num_cams: 3, residual_mode: ResidualMode::Cat, ..config() };
+    let settings = [
+        (BlockConfig { embed_dims: 96, num_groups: 3, num_cams: 11, ..large.clone() }, 2, 70),
+        (
+            BlockConfig {
+                embed_dims: 72,
+                num_groups: 36,
+                kps_generator: polylines(2),
+                ..large.clone()
+            },
+            1,
+            33,
+        ),
+        (BlockConfig { embed_dims: 35, num_groups: 5, use_camera_embed: false, ..large }, 1, 150),
+    ];
+    for (number, (config, batch, anchors)) in settings.iter().enumerate() {
+        let case = BlockCase::random(config, *batch, *anchors, &LEVELS, 11).cast::<T>();
+        let exact = case.widened();
+        let (output, gradients) = case.run(subject, MapsForm::Groups);
+        let actual = named(&output, &gradients);
+        let (output, gradients) = exact.run(&Subject::from(Backend::Reference), MapsForm::Groups);
+        let place = format!("settings {number} on {subject}");
+        assert_near(&place, &actual, &named(&output, &gradients), bound);
+    }
+}
+
 /// The three forms of the feature maps give the same results, bit for bit.
 fn forms_agree<T: Element>(subject: &Subject) {
     let subject = &repeatable(subject);
@@ -387,7 +422,7 @@ fn no_embedding_is_zeros<T: Element>(subject: &Subject) {
 }
 
 on_every_backend!(
-    block: golden_files,
+    block: many_of_everything, golden_files,
     near_fp64,
     forms_agree,
     groups_of_cameras_agree,
