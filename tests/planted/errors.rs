@@ -20,6 +20,8 @@ pub(crate) struct Planted {
     find: String,
     /// The text to put in its place.
     replace: String,
+    /// The test program that should notice, if it is none of the usual ones.
+    pub(crate) program: Option<String>,
     /// Whether it belongs to the quick selection.
     #[serde(default)]
     pub(crate) quick: bool,

@@ -4,6 +4,7 @@ mod errors;
 mod trial;
 mod workspace;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -92,17 +93,20 @@ fn run(cli: &Cli) -> Result<bool> {
     let limit = Duration::from_secs(cli.limit);
     let bar = progress(chosen.len());
     bar.set_message("the tests without an error");
-    match trial::run(&copy, limit)? {
-        Verdict::Missed => {}
-        Verdict::Caught(test) => bail!("without any planted error, {test} fails"),
-        Verdict::DoesNotCompile(message) => bail!("without any planted error:\n{message}"),
+    let programs: BTreeSet<_> = chosen.iter().map(|error| error.program.as_deref()).collect();
+    for program in programs {
+        match trial::run(&copy, program, limit)? {
+            Verdict::Missed => {}
+            Verdict::Caught(test) => bail!("without any planted error, {test} fails"),
+            Verdict::DoesNotCompile(message) => bail!("without any planted error:\n{message}"),
+        }
     }
     println!("{:width$}  caught by", "error");
     let mut caught = 0;
     for error in &chosen {
         bar.set_message(error.name.clone());
         let planted = copy.plant(&error.file, &error.apply(workspace.root())?)?;
-        let verdict = trial::run(&copy, limit)?;
+        let verdict = trial::run(&copy, error.program.as_deref(), limit)?;
         planted.take_out()?;
         bar.suspend(|| println!("{:width$}  {verdict}", error.name));
         caught += usize::from(matches!(verdict, Verdict::Caught(_)));

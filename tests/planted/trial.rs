@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::workspace::{Copy, cargo};
 
-/// The test programs that should notice, in the order in which they are built and asked.
+/// The test programs that should notice, in the order in which they are built and asked, unless an error names another.
 const PROGRAMS: [&str; 3] = ["backends", "golden", "properties"];
 
 /// What the tests say about a state of the sources.
@@ -35,9 +35,10 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Builds and runs the tests; each program may take as long as `limit`.
-pub(crate) fn run(copy: &Copy, limit: Duration) -> Result<Verdict> {
-    for program in PROGRAMS {
+/// Builds and runs the tests, all or those of one program; each program may take as long as `limit`.
+pub(crate) fn run(copy: &Copy, program: Option<&str>, limit: Duration) -> Result<Verdict> {
+    let programs = program.map_or_else(|| PROGRAMS.to_vec(), |program| vec![program]);
+    for program in programs {
         let executable = match build(copy, program)? {
             Ok(executable) => executable,
             Err(message) => return Ok(Verdict::DoesNotCompile(message)),
