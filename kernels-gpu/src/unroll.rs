@@ -57,3 +57,20 @@ pub(crate) fn array8<R>(mut value: impl FnMut(usize) -> R) -> [R; 8] {
         value(7),
     ]
 }
+
+/// Adds up `term(0)`, `term(1)`, … below `count`, in this order. Eight are computed at a time, so that eight loads are under
+/// way together.
+#[inline(always)]
+pub(crate) fn sum_in_eights(count: u32, term: impl Fn(u32) -> f32) -> f32 {
+    let (mut sum, mut first) = (0.0, 0);
+    while first + 8 <= count {
+        let terms = array8(|index| term(first + index as u32));
+        each8(|index| sum += terms[index]);
+        first += 8;
+    }
+    while first < count {
+        sum += term(first);
+        first += 1;
+    }
+    sum
+}

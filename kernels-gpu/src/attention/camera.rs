@@ -7,6 +7,7 @@ use crate::attention::sum_over_warp;
 use crate::block_args::CameraArgs;
 use crate::limits::WARP_LANES;
 use crate::memory::{self, SharedWords};
+use crate::unroll::{array4, each4, sum_in_eights};
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
 use cuda_std::thread;
@@ -97,33 +98,55 @@ pub(crate) unsafe fn camera(args: CameraArgs) {
     unsafe { normalise(&args, worker, values, row, 0, middle) };
     // Now `values` hold what goes into the second layer.
     let second = SharedWords::new(WARP_LANES + channels);
-    let mut channel = worker.warp;
-    while channel < channels {
-        let weight = args.encoder.weights[1].wrapping_add(channel as usize * channels as usize);
-        let mut sum = 0.0;
-        let mut index = worker.lane;
-        while index < channels {
-            // SAFETY: written before the barrier at the end of `normalise`.
-            unsafe {
-                sum = memory::load_f32(weight.wrapping_add(index as usize))
-                    .mul_add(f32::from_bits(values.get(index)), sum);
+    // Four channels at a time, for the loads of all to be under way together.
+    let mut first = 4 * worker.warp;
+    while first < channels {
+        let sums = array4(|index| {
+            let channel = (first + index as u32).min(channels - 1) as usize;
+            // SAFETY: the channel exists; the words were written before the barrier at the end of `normalise`.
+            unsafe { second_layer(&args, worker, values, channel) }
+        });
+        each4(|index| {
+            let channel = first + index as u32;
+            // SAFETY: the whole warp is here.
+            let sum = unsafe { sum_over_warp(sums[index]) };
+            if worker.lane == 0 && channel < channels {
+                // SAFETY: the channel exists, and its word is this warp's.
+                unsafe {
+                    let bias = args.encoder.biases[1].wrapping_add(channel as usize);
+                    second.set(channel, (sum + memory::load_f32(bias)).max(0.0).to_bits());
+                }
             }
-            index += WARP_LANES;
-        }
-        // SAFETY: the whole warp is here; the channel exists.
-        unsafe {
-            let sum = sum_over_warp(sum)
-                + memory::load_f32(args.encoder.biases[1].wrapping_add(channel as usize));
-            if worker.lane == 0 {
-                second.set(channel, sum.max(0.0).to_bits());
-            }
-        }
-        channel += worker.warps;
+        });
+        first += 4 * worker.warps;
     }
     thread::sync_threads();
     let output = args.output.wrapping_add(row * channels as usize);
     // SAFETY: the whole block is here, and the words are complete.
     unsafe { normalise(&args, worker, second, row, 1, output) };
+}
+
+/// The lane's part of what the second layer makes for a channel, without the bias.
+///
+/// # Safety
+///
+/// The channel exists, and `values` are complete.
+#[inline(always)]
+unsafe fn second_layer(
+    args: &CameraArgs,
+    worker: Worker,
+    values: SharedWords,
+    channel: usize,
+) -> f32 {
+    let weight = args.encoder.weights[1].wrapping_add(channel * args.channels as usize);
+    let count = args.channels.saturating_sub(worker.lane).div_ceil(WARP_LANES);
+    sum_in_eights(count, |index| {
+        let index = worker.lane + index * WARP_LANES;
+        // SAFETY: below the channels.
+        unsafe {
+            memory::load_f32(weight.wrapping_add(index as usize)) * f32::from_bits(values.get(index))
+        }
+    })
 }
 
 /// The normalisation of this number: from the words at `values`, which it replaces, to `target`.

@@ -5,6 +5,7 @@ use crate::attention::sum_over_warp;
 use crate::block_args::CameraGradientArgs;
 use crate::limits::WARP_LANES;
 use crate::memory::{self, SharedWords};
+use crate::unroll::sum_in_eights;
 use cuda_std::thread;
 
 /// Writes the gradients of the linear layers' outputs and of the matrices. One block for each camera.
@@ -43,11 +44,11 @@ pub(crate) unsafe fn camera_gradient(args: CameraGradientArgs) {
             sum = unsafe { sum_over_warp(sum) };
         }
         if index < 12 {
-            for part in 0..args.parts as usize {
-                let at = 12 * (row * args.parts as usize + part) + index as usize;
+            sum += sum_in_eights(args.parts, |part| {
+                let at = 12 * (row * args.parts as usize + part as usize) + index as usize;
                 // SAFETY: a number of a part.
-                sum += unsafe { memory::load_f32(args.projection_parts.wrapping_add(at)) };
-            }
+                unsafe { memory::load_f32(args.projection_parts.wrapping_add(at)) }
+            });
         }
         if worker.lane == 0 {
             let at = args.grad_projections.wrapping_add(16 * row + index as usize);
@@ -86,15 +87,14 @@ unsafe fn through_layers(
     let below = SharedWords::new(WARP_LANES + channels);
     let mut channel = worker.thread;
     while channel < channels {
-        let mut sum = 0.0;
-        for out in 0..channels {
+        let sum = sum_in_eights(channels, |out| {
             let at = out as usize * channels as usize + channel as usize;
             // SAFETY: the channels exist; the words were written before the barrier.
             unsafe {
-                sum += memory::load_f32(args.encoder.weights[1].wrapping_add(at))
-                    * f32::from_bits(values.get(out));
+                memory::load_f32(args.encoder.weights[1].wrapping_add(at))
+                    * f32::from_bits(values.get(out))
             }
-        }
+        });
         // SAFETY: the channel exists, and its word is this thread's.
         unsafe {
             below.set(channel, sum.to_bits());
@@ -249,9 +249,5 @@ unsafe fn channel_parameters(args: &CameraGradientArgs, out: usize, number: usiz
 /// Adds up `of(row)` over all cameras of the batch, in their order.
 #[inline(always)]
 fn sum_over_cameras(args: &CameraGradientArgs, of: impl Fn(usize) -> f32) -> f32 {
-    let mut sum = 0.0;
-    for row in 0..args.rows as usize {
-        sum += of(row);
-    }
-    sum
+    sum_in_eights(args.rows, |row| of(row as usize))
 }

@@ -3,6 +3,7 @@
 use crate::block_args::SumArgs;
 use crate::limits::WARP_LANES;
 use crate::memory::{self, SharedWords};
+use crate::unroll::sum_in_eights;
 use cuda_std::thread;
 
 /// Writes every total.
@@ -25,13 +26,12 @@ pub(crate) unsafe fn sum(args: SumArgs) {
         args.partial.wrapping_add((item * u64::from(args.parts) * args.length + number) as usize);
     let mut total = 0.0;
     if number < args.length {
-        let mut part = warp;
-        while part < args.parts {
-            let at = (u64::from(part) * args.length) as usize;
+        let parts = (args.parts.saturating_sub(warp)).div_ceil(warps.max(1));
+        total = sum_in_eights(parts, |index| {
+            let at = (u64::from(warp + index * warps) * args.length) as usize;
             // SAFETY: a number of a part.
-            total += unsafe { memory::load_f32(partial.wrapping_add(at)) };
-            part += warps;
-        }
+            unsafe { memory::load_f32(partial.wrapping_add(at)) }
+        });
     }
     // SAFETY: the thread's own word.
     unsafe { shared.set(thread, total.to_bits()) };
