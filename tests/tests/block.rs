@@ -424,6 +424,25 @@ fn nan_anchors_are_not_seen<T: Element>(subject: &Subject) {
     assert!(gradients.projection_mat.iter().all(|&value| value.into().is_finite()), "{subject}");
 }
 
+/// Behind a camera, where the depth is clamped, a point may still land in the image; its depth has no influence then.
+fn a_clamped_depth_has_no_gradient<T: Element>(subject: &Subject) {
+    let config = BlockConfig { use_camera_embed: false, ..config() };
+    let mut case = case(&config, 16);
+    case.image_wh = None;
+    case.projection_mat.fill(0.0);
+    case.projection_mat.slice_mut(s![.., .., 0, 3]).fill(0.375e-5);
+    case.projection_mat.slice_mut(s![.., .., 1, 3]).fill(0.625e-5);
+    case.projection_mat.slice_mut(s![.., .., 2, 2]).fill(-1.0);
+    let (_, gradients) = case.cast::<T>().run(subject, MapsForm::Levels);
+    let size = |row: usize| {
+        let row = gradients.projection_mat.slice(s![.., .., row, ..]);
+        row.iter().fold(0.0_f64, |size, &value| size + value.into().abs())
+    };
+    assert!(size(0) > 1.0 && size(1) > 1.0, "the points are seen: {} {}", size(0), size(1));
+    assert_eq!((size(2), size(3)), (0.0, 0.0), "{subject}");
+    assert!(gradients.anchor.iter().all(|&value| value.into() == 0.0), "{subject}");
+}
+
 /// A missing embedding counts as zeros.
 fn no_embedding_is_zeros<T: Element>(subject: &Subject) {
     let mut case = case(&config(), 11).cast::<T>();
@@ -445,6 +464,7 @@ on_every_backend!(
     constant_maps_pass_through,
     empty_calls_give_empty_results,
     nan_anchors_are_not_seen,
+    a_clamped_depth_has_no_gradient,
     no_embedding_is_zeros,
 );
 
@@ -460,6 +480,36 @@ fn threads_do_not_matter() {
     for threads in [2, 3, 5] {
         assert!(one == run(threads), "{threads} threads");
     }
+}
+
+/// However many anchors there are, what they have in common gets the gradients of all.
+#[test]
+fn gradients_of_anchors_add_up() {
+    let case = BlockCase::random(&config(), 2, 70, &LEVELS, 17);
+    let subject = Subject::from(Backend::Cpu);
+    let (output, gradients) = case.run(&subject, MapsForm::Levels);
+    let common = |name: &str| {
+        ["grad.projection_mat", "grad.fm.", "grad.param."].iter().any(|part| name.starts_with(part))
+    };
+    let mut whole = named(&output, &gradients);
+    whole.retain(|(name, _)| common(name));
+    let mut sums: NamedResults =
+        whole.iter().map(|(name, array)| (name.clone(), ArrayD::zeros(array.raw_dim()))).collect();
+    for first in (0..70).step_by(5) {
+        let some = |array: &Array3<f64>| array.slice(s![.., first..first + 5, ..]).to_owned();
+        let mut part = case.clone();
+        part.instance_feature = some(&case.instance_feature);
+        part.anchor = some(&case.anchor);
+        part.anchor_embed = case.anchor_embed.as_ref().map(some);
+        part.grad_output = some(&case.grad_output);
+        let (output, gradients) = part.run(&subject, MapsForm::Levels);
+        let mut part = named(&output, &gradients);
+        part.retain(|(name, _)| common(name));
+        for ((_, sum), (_, array)) in sums.iter_mut().zip(part) {
+            *sum += &array;
+        }
+    }
+    assert_near("70 anchors", &whole, &sums, 1e-11);
 }
 
 /// The rule is the one that the configuration names.
