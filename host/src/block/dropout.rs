@@ -1,6 +1,7 @@
 //! What training adds: dropout, from numbers that every backend draws alike.
 
-use ndarray::{Array3, Array4};
+use ndarray::{Array, Array3, Array4, Dimension};
+use rayon::prelude::*;
 
 use super::config::BlockConfig;
 use super::random::{stream, uniform};
@@ -63,17 +64,20 @@ impl DropoutMasks {
         let dimensions = [batch, anchors, config.num_cams, config.num_pts()];
         let mut attention = zero_array::<bool, _>("attention dropout mask", dimensions)?;
         let (attn_drop, proj_drop) = (config.attn_drop as f32, config.proj_drop as f32);
-        for (kept, index) in attention.iter_mut().zip(0..) {
-            let number = uniform(seed, stream::ATTENTION, index);
-            *kept = config.attn_drop == 0.0 || number > attn_drop;
-        }
+        fill(&mut attention, |index| {
+            config.attn_drop == 0.0 || uniform(seed, stream::ATTENTION, index) > attn_drop
+        });
         let dimensions = [batch, anchors, config.embed_dims];
         let mut projection = zero_array::<bool, _>("projection dropout mask", dimensions)?;
-        for (kept, index) in projection.iter_mut().zip(0..) {
-            *kept = uniform(seed, stream::PROJECTION, index) >= proj_drop;
-        }
+        fill(&mut projection, |index| uniform(seed, stream::PROJECTION, index) >= proj_drop);
         Ok(Self { attention, projection })
     }
+}
+
+/// Fills a mask, entry by entry.
+fn fill<D: Dimension>(mask: &mut Array<bool, D>, kept: impl Fn(u64) -> bool + Sync) {
+    let entries = mask.as_slice_mut().expect("made row-major");
+    entries.par_iter_mut().enumerate().for_each(|(index, entry)| *entry = kept(index as u64));
 }
 
 /// One dropout of a call.
