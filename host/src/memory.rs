@@ -5,6 +5,10 @@ use ndarray::{Array, Dimension, IntoDimension};
 
 use crate::error::{Error, Result};
 
+/// Bytes from which on an array asks for large pages: some of them, and more than allocators keep for later.
+#[cfg(target_os = "linux")]
+const LARGE: usize = 32 << 20;
+
 /// `len` zeros. The pages come from the system untouched, so whoever writes them first is the first to touch them.
 pub(crate) fn zeros<A: Zeroable>(purpose: &'static str, len: usize) -> Result<Vec<A>> {
     let failed =
@@ -12,7 +16,27 @@ pub(crate) fn zeros<A: Zeroable>(purpose: &'static str, len: usize) -> Result<Ve
     // `try_zeroed_vec` multiplies without a check, hence this one.
     let bytes = len.checked_mul(size_of::<A>()).ok_or_else(failed)?;
     isize::try_from(bytes).map_err(|_| failed())?;
-    bytemuck::allocation::try_zeroed_vec(len).map_err(|()| failed())
+    let values = bytemuck::allocation::try_zeroed_vec(len).map_err(|()| failed())?;
+    #[cfg(target_os = "linux")]
+    if bytes >= LARGE {
+        ask_for_large_pages(&values);
+    }
+    Ok(values)
+}
+
+/// Tells the system that an array will be used as a whole: it may bring large pages on first touch, of which there are far
+/// fewer to bring.
+#[cfg(target_os = "linux")]
+fn ask_for_large_pages<A>(values: &[A]) {
+    // The smallest pages of Linux; larger ones divide the addresses of an array this large just as well, or the advice fails.
+    const PAGE: usize = 4096;
+    let start = values.as_ptr().cast::<u8>();
+    let skipped = start.align_offset(PAGE);
+    let bytes = size_of_val(values).saturating_sub(skipped) / PAGE * PAGE;
+    // SAFETY: the range lies in the array, and the advice changes no content. Where it is refused all stays as it was.
+    let _ = unsafe {
+        libc::madvise(start.wrapping_add(skipped).cast_mut().cast(), bytes, libc::MADV_HUGEPAGE)
+    };
 }
 
 /// An array of zeros.

@@ -18,7 +18,7 @@ pub(crate) struct Corner<A> {
 /// The corners of the sample at `location` (x, y in image fractions); none if the sample does not count.
 ///
 /// Positions are computed in the type of the locations `L`, shares in that of the sums `A`.
-#[inline]
+#[inline(always)]
 pub(crate) fn corners<L: Scalar, A: Scalar>(
     rule: BorderRule,
     map: LevelShape,
@@ -51,7 +51,7 @@ pub(crate) fn corners<L: Scalar, A: Scalar>(
 
 /// Whether a sample at this location counts on any map. A quick test before the levels are looked at: it
 /// may say yes to a location that no level counts.
-#[inline]
+#[inline(always)]
 pub(crate) fn may_count<L: Scalar>(rule: BorderRule, location: [L; 2]) -> bool {
     let (low, high) = match rule {
         BorderRule::Operator => (0.0, 1.0),
@@ -62,7 +62,7 @@ pub(crate) fn may_count<L: Scalar>(rule: BorderRule, location: [L; 2]) -> bool {
 }
 
 /// Every comparison is false for NaN, so what is not finite never counts.
-#[inline]
+#[inline(always)]
 fn counts<L: Scalar>(rule: BorderRule, location: [L; 2], position: [L; 2], size: [L; 2]) -> bool {
     match rule {
         BorderRule::Operator => may_count(rule, location),
@@ -73,13 +73,13 @@ fn counts<L: Scalar>(rule: BorderRule, location: [L; 2], position: [L; 2], size:
 }
 
 /// Linear interpolation: the share of the near or the far end at `fraction` of the way.
-#[inline]
+#[inline(always)]
 fn share<A: Scalar>(fraction: A, far: bool) -> A {
     if far { fraction } else { A::one() - fraction }
 }
 
 /// The pixel in `row` and `column`, whole numbers, if it lies on the map.
-#[inline]
+#[inline(always)]
 fn pixel<L: Scalar>(map: LevelShape, row: L, column: L) -> Option<usize> {
     let row = row.to_usize().filter(|&row| row < map.height)?;
     let column = column.to_usize().filter(|&column| column < map.width)?;

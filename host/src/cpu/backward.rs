@@ -6,6 +6,7 @@
 
 use std::any::TypeId;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use num_traits::Zero;
@@ -16,26 +17,28 @@ use crate::error::Result;
 use crate::memory::zeros;
 use crate::problem::{GradientSlices, Problem};
 
-use super::rows::{FeatureRows, WideRow, add_scaled, dot};
-use super::{Sample, for_each_sample, is_empty};
+use super::rows::{FeatureRows, LANES, WideRow, add_scaled, dot, total};
+use super::simd::{self, Work};
+use super::{Sample, Samples, is_empty};
 
-/// Feature rows of a block. At 256 channels its sums are 64 KiB, which a core's second-level cache holds with room for the
+/// Feature rows of a block. At 256 channels its sums are 16 KiB, which a core's first-level cache holds with room for the
 /// rows of the output gradient.
-const BLOCK_ROWS: usize = 64;
+const BLOCK_ROWS: usize = 16;
 
-/// Into how many runs the instances of a batch item are cut to sort their samples.
-const RUNS: usize = 64;
+/// How many samples ahead of its use a block asks for a weight.
+const AHEAD: usize = 4;
 
-/// Writes the gradients of `sum(output * grad_output)`.
+/// Into how many runs the instances of a batch item are cut to sort their samples, for each thread. The order of the samples
+/// does not depend on it.
+const RUNS_PER_THREAD: usize = 4;
+
+/// Writes the gradients of `sum(output * grad_output)`. The slices hold zeros before: what no sample touches is not written.
 pub(crate) fn backward<T: Element>(
     problem: &Problem<'_, T>,
     grad_output: &[T],
     gradients: GradientSlices<'_, T>,
 ) -> Result<()> {
     if is_empty(problem) {
-        gradients.feature_maps.fill(T::zero());
-        gradients.sampling_locations.fill(T::Location::zero());
-        gradients.weights.fill(T::zero());
         return Ok(());
     }
     locations_and_weights(problem, grad_output, gradients.sampling_locations, gradients.weights);
@@ -56,27 +59,58 @@ fn locations_and_weights<T: Element>(
     let weights = grad_weights.par_chunks_exact_mut(per_instance(problem.weights.len()));
     let upstream = grad_output.par_chunks_exact(channels);
     (upstream, locations, weights).into_par_iter().enumerate().for_each_init(
-        || (WideRow::new(channels), FeatureRows::new(channels)),
-        |(wide, rows), (instance, (upstream, locations, weights))| {
-            locations.fill(T::Location::zero());
-            weights.fill(T::zero());
+        || (WideRow::new(channels), FeatureRows::new(channels), Vec::new()),
+        |(wide, rows, samples), (instance, (upstream, grad_locations, grad_weights))| {
             let upstream = wide.of(upstream);
-            let first_pair = instance * locations.len() / 2;
-            let first_sample = instance * weights.len() / shape.groups();
-            for_each_sample(problem, instance, |sample| {
-                let weights = &mut weights[(sample.index - first_sample) * shape.groups()..];
-                let slope = sample_gradients(problem, sample, upstream, rows, weights);
-                let location = &mut locations[(sample.pair - first_pair) * 2..][..2];
-                for (location, slope) in location.iter_mut().zip(slope) {
-                    *location += slope.into();
-                }
+            simd::run(Instance {
+                problem,
+                instance,
+                upstream,
+                rows,
+                samples,
+                grad_locations,
+                grad_weights,
             });
         },
     );
 }
 
+/// One instance with what a task has for all of its instances.
+struct Instance<'a, T: Element> {
+    problem: &'a Problem<'a, T>,
+    instance: usize,
+    upstream: &'a [T::Accumulator],
+    rows: &'a mut FeatureRows<T>,
+    samples: &'a mut Vec<Sample<T>>,
+    grad_locations: &'a mut [T::Location],
+    grad_weights: &'a mut [T],
+}
+
+impl<T: Element> Work for Instance<'_, T> {
+    /// Writes the gradients of locations and weights where samples count; the others are zero already.
+    #[inline(always)]
+    fn run(self) {
+        let Self { problem, instance, upstream, rows, samples, grad_locations, grad_weights } =
+            self;
+        let groups = problem.shape.groups();
+        let first_pair = instance * grad_locations.len() / 2;
+        let first_sample = instance * grad_weights.len() / groups;
+        let mut instance = Samples::of(problem, instance);
+        while instance.next_some(samples) {
+            for sample in &*samples {
+                let weights = &mut grad_weights[(sample.index - first_sample) * groups..];
+                let slope = sample_gradients(problem, sample, upstream, rows, weights);
+                let location = &mut grad_locations[(sample.pair - first_pair) * 2..][..2];
+                for (location, slope) in location.iter_mut().zip(slope) {
+                    *location += slope.into();
+                }
+            }
+        }
+    }
+}
+
 /// Writes the gradients of the weights of a sample, one for each group, and returns its share of that of the location.
-#[inline]
+#[inline(always)]
 fn sample_gradients<T: Element>(
     problem: &Problem<'_, T>,
     sample: &Sample<T>,
@@ -86,24 +120,38 @@ fn sample_gradients<T: Element>(
 ) -> [T::Accumulator; 2] {
     let length = problem.shape.channels_per_group();
     let rows = rows.of(problem, sample);
-    let mut grad_location = [T::Accumulator::zero(); 2];
+    // A corner that is not on the map has products of zero besides.
+    let mut shares = [T::Accumulator::zero(); 4];
+    let mut slopes = [[T::Accumulator::zero(); 4]; 2];
+    for (number, corner) in sample.corners.iter().enumerate() {
+        if let Some(corner) = corner {
+            shares[number] = corner.share;
+            slopes[0][number] = corner.slope[0];
+            slopes[1][number] = corner.slope[1];
+        }
+    }
+    // For each corner, the products of its row with the output gradient, times the weights: what the slopes multiply.
+    let mut weighted = [[T::Accumulator::zero(); LANES]; 4];
     let groups = upstream.chunks_exact(length).zip(sample.weights(problem)).zip(grad_weights);
     for (group, ((upstream, weight), grad_weight)) in groups.enumerate() {
-        let mut value = T::Accumulator::zero();
-        let mut slope = [T::Accumulator::zero(); 2];
-        for (row, corner) in rows.iter().zip(&sample.corners) {
-            if let (Some(row), Some(corner)) = (row, corner) {
-                let product = dot(upstream, &row[group * length..][..length]);
-                value += corner.share * product;
-                slope[0] += corner.slope[0] * product;
-                slope[1] += corner.slope[1] * product;
+        let weight = weight.to_accumulator();
+        let mut value = [T::Accumulator::zero(); LANES];
+        for corner in 0..4 {
+            if let Some(row) = rows[corner] {
+                let products = dot(upstream, &row[group * length..][..length]);
+                add_scaled(&mut value, shares[corner], &products);
+                add_scaled(&mut weighted[corner], weight, &products);
             }
         }
-        *grad_weight = T::from_accumulator(value);
-        grad_location[0] += weight.to_accumulator() * slope[0];
-        grad_location[1] += weight.to_accumulator() * slope[1];
+        *grad_weight = T::from_accumulator(total(value));
     }
-    grad_location
+    let mut slope = [[T::Accumulator::zero(); LANES]; 2];
+    for (slope, slopes) in slope.iter_mut().zip(slopes) {
+        for (factor, products) in slopes.into_iter().zip(&weighted) {
+            add_scaled(slope, factor, products);
+        }
+    }
+    [total(slope[0]), total(slope[1])]
 }
 
 fn feature_maps<T: Element>(
@@ -116,46 +164,95 @@ fn feature_maps<T: Element>(
     let upstream = widened(grad_output)?;
     for (batch, gradient) in grad_feature_maps.chunks_exact_mut(num_feat * channels).enumerate() {
         let blocks = Blocks::sort(problem, batch)?;
+        let upstream = &*upstream;
         gradient.par_chunks_mut(BLOCK_ROWS * channels).enumerate().for_each_init(
-            || vec![T::Accumulator::zero(); BLOCK_ROWS * channels],
+            || {
+                vec![
+                    T::Accumulator::zero();
+                    if sums_in_place::<T>() { 0 } else { BLOCK_ROWS * channels }
+                ]
+            },
             |sums, (block, gradient)| {
-                let sums = &mut sums[..gradient.len()];
-                sums.fill(T::Accumulator::zero());
-                let first_row = batch * num_feat + block * BLOCK_ROWS;
-                for sample in blocks.samples(block) {
-                    let sample = Sample::new(problem, sample);
-                    add_to_block(problem, &sample, &upstream, first_row, sums);
+                let samples = blocks.samples(block);
+                // Pages of zeros that nobody touches cost nothing.
+                if !samples.is_empty() {
+                    let first_row = batch * num_feat + block * BLOCK_ROWS;
+                    simd::run(Block { problem, samples, upstream, first_row, sums, gradient });
                 }
-                T::narrow(sums, gradient);
             },
         );
     }
     Ok(())
 }
 
-/// Adds the shares of a sample to those of its rows that lie in the block `sums`, whose first row is `first_row`.
-#[inline]
+/// Whether the feature gradient is of the type of its sums.
+fn sums_in_place<T: Element>() -> bool {
+    TypeId::of::<T>() == TypeId::of::<T::Accumulator>()
+}
+
+/// A block of feature rows, with the samples that touch it.
+struct Block<'a, T: Element> {
+    problem: &'a Problem<'a, T>,
+    samples: &'a [AtomicUsize],
+    upstream: &'a [T::Accumulator],
+    first_row: usize,
+    /// Room for the sums where the gradient is of another type.
+    sums: &'a mut [T::Accumulator],
+    /// Zeros.
+    gradient: &'a mut [T],
+}
+
+impl<T: Element> Work for Block<'_, T> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { problem, samples, upstream, first_row, sums, gradient } = self;
+        if sums_in_place::<T>() {
+            let sums = bytemuck::cast_slice_mut(gradient);
+            add_to_block(problem, samples, upstream, first_row, sums);
+        } else {
+            let sums = &mut sums[..gradient.len()];
+            sums.fill(T::Accumulator::zero());
+            add_to_block(problem, samples, upstream, first_row, sums);
+            T::narrow(sums, gradient);
+        }
+    }
+}
+
+/// Adds the shares of some samples to those of their rows that lie in the block `sums`, whose first row is `first_row`.
+#[inline(always)]
 fn add_to_block<T: Element>(
     problem: &Problem<'_, T>,
-    sample: &Sample<T>,
+    samples: &[AtomicUsize],
     upstream: &[T::Accumulator],
     first_row: usize,
     sums: &mut [T::Accumulator],
 ) {
     let (shape, channels) = (problem.shape, problem.shape.embed_dims());
     let length = shape.channels_per_group();
-    let instance = sample.pair / shape.layout().cameras() / shape.points();
-    let upstream = &upstream[instance * channels..][..channels];
-    let weights = sample.weights(problem);
     let block_rows = sums.len() / channels;
-    for (row, corner) in sample.rows() {
-        let Some(row) = row.checked_sub(first_row).filter(|&row| row < block_rows) else {
-            continue;
-        };
-        let sums = &mut sums[row * channels..][..channels];
-        let groups = sums.chunks_exact_mut(length).zip(upstream.chunks_exact(length));
-        for ((sums, upstream), weight) in groups.zip(weights) {
-            add_scaled(sums, weight.to_accumulator() * corner.share, upstream);
+    for (number, sample) in samples.iter().enumerate() {
+        if let Some(ahead) = samples.get(number + AHEAD) {
+            // The samples of a block lie anywhere in their arrays.
+            let ahead = ahead.load(Ordering::Relaxed);
+            simd::prefetch(&problem.weights[ahead * shape.groups()]);
+            simd::prefetch(&problem.sampling_locations[ahead / shape.layout().levels() * 2]);
+        }
+        let sample = Sample::new(problem, sample.load(Ordering::Relaxed));
+        let instance = sample.pair / shape.layout().cameras() / shape.points();
+        let upstream = &upstream[instance * channels..][..channels];
+        let weights = sample.weights(problem);
+        for corner in sample.corners.iter().flatten() {
+            let row = sample.first_row + corner.pixel;
+            // A row before the block wraps around to a large number.
+            let row = row.wrapping_sub(first_row);
+            if row >= block_rows {
+                continue;
+            }
+            let sums = &mut sums[row * channels..][..channels];
+            let groups = sums.chunks_exact_mut(length).zip(upstream.chunks_exact(length));
+            for ((sums, upstream), weight) in groups.zip(weights) {
+                add_scaled(sums, weight.to_accumulator() * corner.share, upstream);
+            }
         }
     }
 }
@@ -172,7 +269,7 @@ impl Blocks {
     fn sort<T: Element>(problem: &Problem<'_, T>, batch: usize) -> Result<Self> {
         let blocks = problem.shape.layout().num_feat().div_ceil(BLOCK_ROWS);
         let anchors = problem.shape.anchors();
-        let run_length = anchors.div_ceil(RUNS);
+        let run_length = anchors.div_ceil(RUNS_PER_THREAD * rayon::current_num_threads());
         let runs = anchors.div_ceil(run_length);
         // The instances of a run.
         let instances = |run: usize| {
@@ -183,9 +280,8 @@ impl Blocks {
         // For every run, how many entries each block gets from it ...
         let mut positions: Vec<usize> = zeros("sample counts", runs * blocks)?;
         positions.par_chunks_exact_mut(blocks).enumerate().for_each(|(run, counts)| {
-            for instance in instances(run) {
-                for_each_entry(problem, batch, instance, |block, _| counts[block] += 1);
-            }
+            let visit = |block: usize, _| counts[block] += 1;
+            simd::run(Entries { problem, batch, instances: instances(run), visit });
         });
         // ... then where they go: block after block, in each run after run.
         let mut ends = zeros("sample positions", blocks)?;
@@ -198,48 +294,59 @@ impl Blocks {
         }
         let samples: Vec<AtomicUsize> = zeros("samples by feature row", total)?;
         positions.par_chunks_exact_mut(blocks).enumerate().for_each(|(run, positions)| {
-            for instance in instances(run) {
-                for_each_entry(problem, batch, instance, |block, sample| {
-                    samples[positions[block]].store(sample, Ordering::Relaxed);
-                    positions[block] += 1;
-                });
-            }
+            let visit = |block: usize, sample| {
+                samples[positions[block]].store(sample, Ordering::Relaxed);
+                positions[block] += 1;
+            };
+            simd::run(Entries { problem, batch, instances: instances(run), visit });
         });
         Ok(Self { ends, samples })
     }
 
-    fn samples(&self, block: usize) -> impl Iterator<Item = usize> {
+    fn samples(&self, block: usize) -> &[AtomicUsize] {
         let first = block.checked_sub(1).map_or(0, |before| self.ends[before]);
-        self.samples[first..self.ends[block]].iter().map(|sample| sample.load(Ordering::Relaxed))
+        &self.samples[first..self.ends[block]]
     }
 }
 
-/// Calls `visit(block, sample)` for every sample of an instance and every block of its batch item that the sample touches, once each.
-#[inline]
-fn for_each_entry<T: Element>(
-    problem: &Problem<'_, T>,
+/// Goes through every sample of some instances and every block of its batch item that the sample touches, once each, in order.
+struct Entries<'a, T: Element, V> {
+    problem: &'a Problem<'a, T>,
     batch: usize,
-    instance: usize,
-    mut visit: impl FnMut(usize, usize),
-) {
-    let first_row = batch * problem.shape.layout().num_feat();
-    for_each_sample(problem, instance, |sample| {
-        // Corners come in the order of their rows, so equal blocks are neighbours.
-        let mut last = None;
-        for (row, _) in sample.rows() {
-            let block = (row - first_row) / BLOCK_ROWS;
-            if last != Some(block) {
-                visit(block, sample.index);
-                last = Some(block);
+    instances: Range<usize>,
+    /// Is called with block and sample.
+    visit: V,
+}
+
+impl<T: Element, V: FnMut(usize, usize)> Work for Entries<'_, T, V> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { problem, batch, instances, mut visit } = self;
+        let first_row = batch * problem.shape.layout().num_feat();
+        let mut samples = Vec::new();
+        for instance in instances {
+            let mut instance = Samples::of(problem, instance);
+            while instance.next_some(&mut samples) {
+                for sample in &samples {
+                    // Corners come in the order of their rows, so equal blocks are neighbours.
+                    let mut last = None;
+                    for (row, _) in sample.rows() {
+                        let block = (row - first_row) / BLOCK_ROWS;
+                        if last != Some(block) {
+                            visit(block, sample.index);
+                            last = Some(block);
+                        }
+                    }
+                }
             }
         }
-    });
+    }
 }
 
 /// All of `values` as accumulators: `values` themselves where the types are the same.
 fn widened<T: Element>(values: &[T]) -> Result<Cow<'_, [T::Accumulator]>> {
     const RUN: usize = 1 << 14;
-    if TypeId::of::<T>() == TypeId::of::<T::Accumulator>() {
+    if sums_in_place::<T>() {
         return Ok(Cow::Borrowed(bytemuck::cast_slice(values)));
     }
     let mut wide = zeros("output gradient in fp32", values.len())?;

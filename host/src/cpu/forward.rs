@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::problem::Problem;
 
 use super::rows::{FeatureRows, add_scaled, add_scaled_4};
-use super::{Sample, for_each_sample, is_empty};
+use super::simd::{self, Work};
+use super::{Sample, Samples, is_empty};
 
 /// Writes the output, (batch, anchors, embed_dims).
 pub(crate) fn forward<T: Element>(problem: &Problem<'_, T>, output: &mut [T]) -> Result<()> {
@@ -18,18 +19,40 @@ pub(crate) fn forward<T: Element>(problem: &Problem<'_, T>, output: &mut [T]) ->
     }
     let channels = problem.shape.embed_dims();
     output.par_chunks_exact_mut(channels).enumerate().for_each_init(
-        || (vec![T::Accumulator::zero(); channels], FeatureRows::new(channels)),
-        |(sums, rows), (instance, output)| {
-            sums.fill(T::Accumulator::zero());
-            for_each_sample(problem, instance, |sample| add_sample(problem, sample, rows, sums));
-            T::narrow(sums, output);
+        || (vec![T::Accumulator::zero(); channels], FeatureRows::new(channels), Vec::new()),
+        |(sums, rows, samples), (instance, output)| {
+            simd::run(Instance { problem, instance, sums, rows, samples, output });
         },
     );
     Ok(())
 }
 
+/// One instance with what a task has for all of its instances.
+struct Instance<'a, T: Element> {
+    problem: &'a Problem<'a, T>,
+    instance: usize,
+    sums: &'a mut [T::Accumulator],
+    rows: &'a mut FeatureRows<T>,
+    samples: &'a mut Vec<Sample<T>>,
+    output: &'a mut [T],
+}
+
+impl<T: Element> Work for Instance<'_, T> {
+    #[inline(always)]
+    fn run(self) {
+        self.sums.fill(T::Accumulator::zero());
+        let mut instance = Samples::of(self.problem, self.instance);
+        while instance.next_some(self.samples) {
+            for sample in &*self.samples {
+                add_sample(self.problem, sample, self.rows, self.sums);
+            }
+        }
+        T::narrow(self.sums, self.output);
+    }
+}
+
 /// Adds the weighted sample to the sums of its instance.
-#[inline]
+#[inline(always)]
 fn add_sample<T: Element>(
     problem: &Problem<'_, T>,
     sample: &Sample<T>,
@@ -45,8 +68,10 @@ fn add_sample<T: Element>(
     {
         for (group, (sums, weight)) in groups {
             let weight = weight.to_accumulator();
-            let factors = [p, q, r, s].map(|corner| weight * corner.share);
-            let rows = [a, b, c, d].map(|row| &row[group * length..][..length]);
+            let factors = [weight * p.share, weight * q.share, weight * r.share, weight * s.share];
+            let channels = group * length..(group + 1) * length;
+            let rows =
+                [&a[channels.clone()], &b[channels.clone()], &c[channels.clone()], &d[channels]];
             add_scaled_4(sums, factors, rows);
         }
     } else {

@@ -5,6 +5,7 @@
 mod backward;
 mod forward;
 mod rows;
+mod simd;
 
 pub(crate) use backward::backward;
 pub(crate) use forward::forward;
@@ -27,7 +28,7 @@ struct Sample<T: Element> {
 
 impl<T: Element> Sample<T> {
     /// Sample number `index`, which must be one of the problem.
-    #[inline]
+    #[inline(always)]
     fn new(problem: &Problem<'_, T>, index: usize) -> Self {
         let (shape, layout) = (problem.shape, problem.shape.layout());
         let (pair, level) = (index / layout.levels(), index % layout.levels());
@@ -42,37 +43,53 @@ impl<T: Element> Sample<T> {
     }
 
     /// The corners on the map, each with its row in the feature maps of the whole batch.
-    #[inline]
+    #[inline(always)]
     fn rows(&self) -> impl Iterator<Item = (usize, Corner<T::Accumulator>)> {
         self.corners.iter().flatten().map(|corner| (self.first_row + corner.pixel, *corner))
     }
 
-    #[inline]
+    #[inline(always)]
     fn weights<'a>(&self, problem: &Problem<'a, T>) -> &'a [T] {
         let groups = problem.shape.groups();
         &problem.weights[self.index * groups..][..groups]
     }
 }
 
-/// Calls `visit` for every sample of an instance (batch, anchor) that counts, in order.
-#[inline]
-fn for_each_sample<T: Element>(
-    problem: &Problem<'_, T>,
-    instance: usize,
-    mut visit: impl FnMut(&Sample<T>),
-) {
-    let layout = problem.shape.layout();
-    let pairs = problem.shape.points() * layout.cameras();
-    for pair in instance * pairs..(instance + 1) * pairs {
-        if !may_count(problem.rule, problem.location(pair)) {
-            continue;
-        }
-        for level in 0..layout.levels() {
-            let sample = Sample::new(problem, pair * layout.levels() + level);
-            if sample.corners.iter().any(Option::is_some) {
-                visit(&sample);
+/// Samples that are listed at a time.
+const LISTED: usize = 256;
+
+/// The samples of an instance (batch, anchor) that count, in order, some at a time.
+struct Samples<'a, T: Element> {
+    problem: &'a Problem<'a, T>,
+    /// The first pair not looked at, and the end of the instance.
+    pair: usize,
+    end: usize,
+}
+
+impl<'a, T: Element> Samples<'a, T> {
+    #[inline(always)]
+    fn of(problem: &'a Problem<'a, T>, instance: usize) -> Self {
+        let pairs = problem.shape.points() * problem.shape.layout().cameras();
+        Self { problem, pair: instance * pairs, end: (instance + 1) * pairs }
+    }
+
+    /// Lists the next ones; `false` if there are none left.
+    #[inline(always)]
+    fn next_some(&mut self, list: &mut Vec<Sample<T>>) -> bool {
+        list.clear();
+        let levels = self.problem.shape.layout().levels();
+        while self.pair < self.end && list.len() < LISTED {
+            if may_count(self.problem.rule, self.problem.location(self.pair)) {
+                for level in 0..levels {
+                    let sample = Sample::new(self.problem, self.pair * levels + level);
+                    if sample.corners.iter().any(Option::is_some) {
+                        list.push(sample);
+                    }
+                }
             }
+            self.pair += 1;
         }
+        !list.is_empty()
     }
 }
 

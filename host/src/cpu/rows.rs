@@ -7,8 +7,9 @@ use crate::problem::Problem;
 
 use super::Sample;
 
-/// How many partial sums a dot product keeps. A sum of floats has an order, so the compiler may not make these itself.
-const LANES: usize = 8;
+/// How many channels are computed at the same time, and how many partial sums a dot product keeps. A sum of floats has an order,
+/// so the compiler may not make these itself.
+pub(super) const LANES: usize = 8;
 
 /// A row as accumulators.
 pub(super) struct WideRow<T: Element> {
@@ -20,7 +21,7 @@ impl<T: Element> WideRow<T> {
         Self { scratch: vec![T::Accumulator::zero(); channels] }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn of<'s>(&'s mut self, row: &'s [T]) -> &'s [T::Accumulator] {
         T::widen(row, &mut self.scratch)
     }
@@ -37,51 +38,101 @@ impl<T: Element> FeatureRows<T> {
     }
 
     /// The rows as accumulators; of a corner that is not on the map, no row.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of<'s>(
         &'s mut self,
         problem: &'s Problem<'_, T>,
         sample: &Sample<T>,
     ) -> [Option<&'s [T::Accumulator]>; 4] {
         let channels = problem.shape.embed_dims();
-        let mut corners = sample.corners.iter();
-        self.rows.each_mut().map(|row| {
-            let corner = corners.next()?.as_ref()?;
-            let first = (sample.first_row + corner.pixel) * channels;
-            Some(row.of(&problem.feature_maps[first..first + channels]))
-        })
+        let [a, b, c, d] = &mut self.rows;
+        [
+            row(problem, sample, 0, a, channels),
+            row(problem, sample, 1, b, channels),
+            row(problem, sample, 2, c, channels),
+            row(problem, sample, 3, d, channels),
+        ]
     }
 }
 
+/// The row under one corner of a sample, if that is on the map.
+#[inline(always)]
+fn row<'s, T: Element>(
+    problem: &'s Problem<'_, T>,
+    sample: &Sample<T>,
+    corner: usize,
+    wide: &'s mut WideRow<T>,
+    channels: usize,
+) -> Option<&'s [T::Accumulator]> {
+    let corner = sample.corners[corner].as_ref()?;
+    let first = (sample.first_row + corner.pixel) * channels;
+    Some(wide.of(&problem.feature_maps[first..first + channels]))
+}
+
 /// `sums += factor * row`
-#[inline]
+#[inline(always)]
 pub(super) fn add_scaled<A: Scalar>(sums: &mut [A], factor: A, row: &[A]) {
-    for (sum, &value) in sums.iter_mut().zip(row) {
+    let (sums, sums_rest) = sums.as_chunks_mut::<LANES>();
+    let (row, row_rest) = row.as_chunks::<LANES>();
+    for (sums, row) in sums.iter_mut().zip(row) {
+        // All reads come before the write: the compiler need not ask whether the two overlap.
+        let mut lanes = *sums;
+        for lane in 0..LANES {
+            lanes[lane] += factor * row[lane];
+        }
+        *sums = lanes;
+    }
+    for (sum, &value) in sums_rest.iter_mut().zip(row_rest) {
         *sum += factor * value;
     }
 }
 
 /// `sums += Σ factors[k] * rows[k]`, in one pass over `sums`.
-#[inline]
+#[inline(always)]
 pub(super) fn add_scaled_4<A: Scalar>(sums: &mut [A], factors: [A; 4], rows: [&[A]; 4]) {
-    let length = sums.len();
-    let [a, b, c, d] = rows.map(|row| &row[..length]);
-    for i in 0..length {
-        sums[i] += factors[0] * a[i] + factors[1] * b[i] + factors[2] * c[i] + factors[3] * d[i];
+    let [p, q, r, s] = factors;
+    let (a, a_rest) = rows[0].as_chunks::<LANES>();
+    let (b, b_rest) = rows[1].as_chunks::<LANES>();
+    let (c, c_rest) = rows[2].as_chunks::<LANES>();
+    let (d, d_rest) = rows[3].as_chunks::<LANES>();
+    let (sums, rest) = sums.as_chunks_mut::<LANES>();
+    for ((((sums, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        let mut lanes = *sums;
+        for lane in 0..LANES {
+            lanes[lane] += p * a[lane] + q * b[lane] + r * c[lane] + s * d[lane];
+        }
+        *sums = lanes;
+    }
+    for ((((sum, &a), &b), &c), &d) in
+        rest.iter_mut().zip(a_rest).zip(b_rest).zip(c_rest).zip(d_rest)
+    {
+        *sum += p * a + q * b + r * c + s * d;
     }
 }
 
-/// `Σ a[i] * b[i]`
-#[inline]
-pub(super) fn dot<A: Scalar>(a: &[A], b: &[A]) -> A {
-    let (a_lanes, a_rest) = a.as_chunks::<LANES>();
-    let (b_lanes, b_rest) = b.as_chunks::<LANES>();
+/// Partial sums, to be added up at the end.
+pub(super) type Lanes<A> = [A; LANES];
+
+/// Partial sums of `a[i] * b[i]`.
+#[inline(always)]
+pub(super) fn dot<A: Scalar>(a: &[A], b: &[A]) -> Lanes<A> {
     let mut lanes = [A::zero(); LANES];
-    for (a, b) in a_lanes.iter().zip(b_lanes) {
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a.iter().zip(b) {
         for lane in 0..LANES {
             lanes[lane] += a[lane] * b[lane];
         }
     }
-    let rest = a_rest.iter().zip(b_rest).fold(A::zero(), |sum, (&a, &b)| sum + a * b);
-    lanes.into_iter().fold(rest, |sum, lane| sum + lane)
+    for (lane, (&a, &b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane += a * b;
+    }
+    lanes
+}
+
+/// The sum of the partial sums, halves added to halves.
+#[inline(always)]
+pub(super) fn total<A: Scalar>(lanes: Lanes<A>) -> A {
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
