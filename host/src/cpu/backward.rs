@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::memory::zeros;
 use crate::problem::{GradientSlices, Problem};
 
-use super::rows::{FeatureRows, LANES, WideRow, add_scaled, dot, total};
+use super::rows::{FeatureRows, LANES, Lanes, WideRow, add_scaled, dot, prefetch_rows, total};
 use super::simd::{self, Work};
 use super::{Sample, Samples, is_empty};
 
@@ -59,14 +59,18 @@ fn locations_and_weights<T: Element>(
     let weights = grad_weights.par_chunks_exact_mut(per_instance(problem.weights.len()));
     let upstream = grad_output.par_chunks_exact(channels);
     (upstream, locations, weights).into_par_iter().enumerate().for_each_init(
-        || (WideRow::new(channels), FeatureRows::new(channels), Vec::new()),
-        |(wide, rows, samples), (instance, (upstream, grad_locations, grad_weights))| {
+        || {
+            let products = vec![[T::Accumulator::zero(); LANES]; 4 * shape.groups() + 4];
+            (WideRow::new(channels), FeatureRows::new(channels), products, Vec::new())
+        },
+        |(wide, rows, products, samples), (instance, (upstream, grad_locations, grad_weights))| {
             let upstream = wide.of(upstream);
             simd::run(Instance {
                 problem,
                 instance,
                 upstream,
                 rows,
+                products,
                 samples,
                 grad_locations,
                 grad_weights,
@@ -81,6 +85,8 @@ struct Instance<'a, T: Element> {
     instance: usize,
     upstream: &'a [T::Accumulator],
     rows: &'a mut FeatureRows<T>,
+    /// For each corner and group the products of a sample, and for each corner their weighted sum.
+    products: &'a mut [Lanes<T::Accumulator>],
     samples: &'a mut Vec<Sample<T>>,
     grad_locations: &'a mut [T::Location],
     grad_weights: &'a mut [T],
@@ -90,16 +96,19 @@ impl<T: Element> Work for Instance<'_, T> {
     /// Writes the gradients of locations and weights where samples count; the others are zero already.
     #[inline(always)]
     fn run(self) {
-        let Self { problem, instance, upstream, rows, samples, grad_locations, grad_weights } =
-            self;
+        let Self { problem, upstream, rows, products, samples, grad_locations, .. } = self;
+        let (instance, grad_weights) = (self.instance, self.grad_weights);
         let groups = problem.shape.groups();
         let first_pair = instance * grad_locations.len() / 2;
         let first_sample = instance * grad_weights.len() / groups;
         let mut instance = Samples::of(problem, instance);
         while instance.next_some(samples) {
-            for sample in &*samples {
+            for (number, sample) in samples.iter().enumerate() {
+                if let Some(next) = samples.get(number + 1) {
+                    prefetch_rows(problem, next);
+                }
                 let weights = &mut grad_weights[(sample.index - first_sample) * groups..];
-                let slope = sample_gradients(problem, sample, upstream, rows, weights);
+                let slope = sample_gradients(problem, sample, upstream, rows, products, weights);
                 let location = &mut grad_locations[(sample.pair - first_pair) * 2..][..2];
                 for (location, slope) in location.iter_mut().zip(slope) {
                     *location += slope.into();
@@ -116,9 +125,12 @@ fn sample_gradients<T: Element>(
     sample: &Sample<T>,
     upstream: &[T::Accumulator],
     rows: &mut FeatureRows<T>,
+    products: &mut [Lanes<T::Accumulator>],
     grad_weights: &mut [T],
 ) -> [T::Accumulator; 2] {
-    let length = problem.shape.channels_per_group();
+    let shape = problem.shape;
+    let length = shape.channels_per_group();
+    let weights = sample.weights(problem);
     let rows = rows.of(problem, sample);
     // A corner that is not on the map has products of zero besides.
     let mut shares = [T::Accumulator::zero(); 4];
@@ -130,24 +142,33 @@ fn sample_gradients<T: Element>(
             slopes[1][number] = corner.slope[1];
         }
     }
-    // For each corner, the products of its row with the output gradient, times the weights: what the slopes multiply.
-    let mut weighted = [[T::Accumulator::zero(); LANES]; 4];
-    let groups = upstream.chunks_exact(length).zip(sample.weights(problem)).zip(grad_weights);
-    for (group, ((upstream, weight), grad_weight)) in groups.enumerate() {
-        let weight = weight.to_accumulator();
+    // What the slopes multiply: for each corner the products, times the weights.
+    let (products, weighted) = products.split_at_mut(4 * shape.groups());
+    weighted.fill([T::Accumulator::zero(); LANES]);
+    for corner in 0..4 {
+        let products = &mut products[corner * shape.groups()..][..shape.groups()];
+        let Some(row) = rows[corner] else {
+            products.fill([T::Accumulator::zero(); LANES]);
+            continue;
+        };
+        let groups = upstream.chunks_exact(length).zip(row.chunks_exact(length));
+        for (products, (upstream, row)) in products.iter_mut().zip(groups) {
+            dot(products, upstream, row);
+        }
+        for (weight, products) in weights.iter().zip(&*products) {
+            add_scaled(&mut weighted[corner], weight.to_accumulator(), products);
+        }
+    }
+    for (group, grad_weight) in grad_weights.iter_mut().take(shape.groups()).enumerate() {
         let mut value = [T::Accumulator::zero(); LANES];
         for corner in 0..4 {
-            if let Some(row) = rows[corner] {
-                let products = dot(upstream, &row[group * length..][..length]);
-                add_scaled(&mut value, shares[corner], &products);
-                add_scaled(&mut weighted[corner], weight, &products);
-            }
+            add_scaled(&mut value, shares[corner], &products[corner * shape.groups() + group]);
         }
         *grad_weight = T::from_accumulator(total(value));
     }
     let mut slope = [[T::Accumulator::zero(); LANES]; 2];
     for (slope, slopes) in slope.iter_mut().zip(slopes) {
-        for (factor, products) in slopes.into_iter().zip(&weighted) {
+        for (factor, products) in slopes.into_iter().zip(&*weighted) {
             add_scaled(slope, factor, products);
         }
     }

@@ -7,7 +7,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::problem::Problem;
 
-use super::rows::{FeatureRows, add_scaled, add_scaled_4};
+use super::rows::{FeatureRows, add_scaled, add_scaled_4, prefetch_rows};
 use super::simd::{self, Work};
 use super::{Sample, Samples, is_empty};
 
@@ -43,7 +43,10 @@ impl<T: Element> Work for Instance<'_, T> {
         self.sums.fill(T::Accumulator::zero());
         let mut instance = Samples::of(self.problem, self.instance);
         while instance.next_some(self.samples) {
-            for sample in &*self.samples {
+            for (number, sample) in self.samples.iter().enumerate() {
+                if let Some(next) = self.samples.get(number + 1) {
+                    prefetch_rows(self.problem, next);
+                }
                 add_sample(self.problem, sample, self.rows, self.sums);
             }
         }

@@ -6,10 +6,14 @@ use crate::element::{Element, Scalar};
 use crate::problem::Problem;
 
 use super::Sample;
+use super::simd::prefetch;
 
 /// How many channels are computed at the same time, and how many partial sums a dot product keeps. A sum of floats has an order,
 /// so the compiler may not make these itself.
 pub(super) const LANES: usize = 8;
+
+/// Bytes of a cache line, on the processors that are asked for lines.
+const LINE_BYTES: usize = 64;
 
 /// A row as accumulators.
 pub(super) struct WideRow<T: Element> {
@@ -113,9 +117,9 @@ pub(super) fn add_scaled_4<A: Scalar>(sums: &mut [A], factors: [A; 4], rows: [&[
 /// Partial sums, to be added up at the end.
 pub(super) type Lanes<A> = [A; LANES];
 
-/// Partial sums of `a[i] * b[i]`.
+/// Writes partial sums of `a[i] * b[i]`.
 #[inline(always)]
-pub(super) fn dot<A: Scalar>(a: &[A], b: &[A]) -> Lanes<A> {
+pub(super) fn dot<A: Scalar>(sums: &mut Lanes<A>, a: &[A], b: &[A]) {
     let mut lanes = [A::zero(); LANES];
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
@@ -124,10 +128,11 @@ pub(super) fn dot<A: Scalar>(a: &[A], b: &[A]) -> Lanes<A> {
             lanes[lane] += a[lane] * b[lane];
         }
     }
-    for (lane, (&a, &b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *lane += a * b;
+    // All lanes alike up to here: they stay in one register.
+    *sums = lanes;
+    for (sum, (&a, &b)) in sums.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *sum += a * b;
     }
-    lanes
 }
 
 /// The sum of the partial sums, halves added to halves.
@@ -135,4 +140,18 @@ pub(super) fn dot<A: Scalar>(a: &[A], b: &[A]) -> Lanes<A> {
 pub(super) fn total<A: Scalar>(lanes: Lanes<A>) -> A {
     let [a, b, c, d, e, f, g, h] = lanes;
     ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+/// Asks for the rows of a sample.
+#[inline(always)]
+pub(super) fn prefetch_rows<T: Element>(problem: &Problem<'_, T>, sample: &Sample<T>) {
+    let channels = problem.shape.embed_dims();
+    let line = LINE_BYTES / size_of::<T>();
+    for corner in sample.corners.iter().flatten() {
+        let first = (sample.first_row + corner.pixel) * channels;
+        let row = &problem.feature_maps[first..first + channels];
+        for value in row.iter().step_by(line) {
+            prefetch(value);
+        }
+    }
 }
