@@ -27,11 +27,9 @@ pub struct Level {
     pub reserved: u32,
 }
 
-/// How the pixels and the samples of one map are numbered for the gather: a row of a table beside that of
-/// the [`Level`]s.
+/// How the pixels of one map are numbered for the gather: a row of a table beside that of the [`Level`]s.
 ///
-/// A *tile* is 2 by 2 pixels, the work of one worker; a *cell* is the square between four pixel centres (those
-/// of the rim lack some), the place of a sample. A map of `h` by `w` pixels has `h + 1` rows of `w + 1` cells.
+/// A *tile* is 2 by 2 pixels, the work of a warp or of a block.
 #[repr(C, align(16))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapGrid {
@@ -39,58 +37,43 @@ pub struct MapGrid {
     pub first_tile: u32,
     /// Tiles in a row.
     pub tiles_across: u32,
-    /// Index of the map's first cell among the offsets of a batch item. Each map has one offset more than cells.
-    pub first_cell: u32,
-    /// Fills the structure to the 16 bytes of one load.
-    pub reserved: u32,
+    /// Tiles of the map.
+    pub tiles: u32,
+    /// Blocks of the gather for one batch item.
+    pub blocks: u32,
 }
 
-/// Neighbouring cells of one map that one block sorts samples into.
+/// The blocks of the gather that work on one map.
 #[repr(C, align(16))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Band {
+pub struct Stretch {
+    /// The first of them.
+    pub first_block: u32,
     /// The map, `camera * L + level`.
     pub map: u32,
-    /// Its first cell, counted within the map.
-    pub first_cell: u32,
-    /// Its cells, at most [`MAX_BAND_CELLS`](crate::MAX_BAND_CELLS).
-    pub cells: u32,
-    /// 1 for the last band of its map, else 0.
-    pub last: u32,
+    /// 1 when a block's warps share a tile, 0 when each has one.
+    pub shared: u32,
+    /// Fills the structure to the 32 bytes of two loads.
+    pub reserved: u32,
+    /// Blocks for one batch item, to divide by: magic and shift.
+    pub by_blocks: [u32; 2],
+    /// Tiles in a row, to divide by: magic and shift.
+    pub by_across: [u32; 2],
 }
 
-/// The visible samples of a batch, sorted by where they lie: what the sorting kernel writes and the gather reads.
+/// Which points each tile of pixels has to look at: bits that backward sets and the gather reads.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Bins {
-    /// `(N, L)` maps.
-    pub maps: *const Level,
-    /// `(N, L)` numberings.
-    pub grids: *const MapGrid,
-    /// The bands of all maps.
-    pub bands: *const Band,
-    /// `(B, cells)`: where the samples of each cell begin among the samples of the batch item.
-    pub offsets: *mut u32,
-    /// `(B, N * L * A * P)` samples of four words: anchor, (point, camera) pair, and the position in pixels, u and v.
-    pub samples: *mut u32,
-    /// Tiles with many samples: their count, then their numbers over the batch, in any order.
-    pub crowded: *mut u32,
-    /// Offsets of a batch item.
-    pub cells: u32,
+pub struct Marks {
+    /// `(B, tiles, words_per_tile)`, zeros before backward.
+    pub words: *mut u32,
     /// Tiles of a batch item.
     pub tiles: u32,
-}
-
-/// Arguments of the kernel that sorts samples.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct SortArgs {
-    /// The sizes.
-    pub sizes: Sizes,
-    /// What to fill.
-    pub bins: Bins,
-    /// Sampling locations `(B, A, P, N, 2)`, x before y, fractions of the image.
-    pub locations: *const f32,
+    /// Words of 32 marks.
+    pub words_per_tile: u32,
+    /// Binary logarithm of the number of neighbouring points that share a mark, which
+    /// [`POINTS_PER_UNIT`](crate::POINTS_PER_UNIT) divides.
+    pub mark_shift: u32,
 }
 
 /// Arguments of the kernels that gather the gradient of the features.
@@ -99,14 +82,61 @@ pub struct SortArgs {
 pub struct GatherArgs<T> {
     /// The sizes.
     pub sizes: Sizes,
-    /// The sorted samples.
-    pub bins: Bins,
+    /// `(N, L)` maps.
+    pub maps: *const Level,
+    /// `(N, L)` numberings.
+    pub grids: *const MapGrid,
+    /// A stretch for each map, in the order of their blocks.
+    pub stretches: *const Stretch,
+    /// Where to look.
+    pub marks: Marks,
+    /// Sampling locations `(B, A, P, N, 2)`, x before y, fractions of the image.
+    pub locations: *const f32,
     /// Weights `(B, A, P, N, L, G)`.
     pub weights: *const T,
     /// Gradient of the output, `(B, A, C)`.
     pub grad_output: *const T,
     /// Gradient of the feature maps, `(B, F, C)`. Every row of a map is written.
     pub grad_features: *mut T,
+}
+
+/// A number to divide by, with what replaces the division by a multiplication.
+///
+/// From "Division by Invariant Integers using Multiplication" (Granlund and Montgomery, 1994), figure 4.1, for
+/// dividends below 2³¹: their sum with the product's upper half then fits 32 bits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Divisor {
+    /// The number, at least 1.
+    pub value: u32,
+    /// The lower 32 bits of the multiplier.
+    pub magic: u32,
+    /// How far to shift.
+    pub shift: u32,
+}
+
+impl Divisor {
+    /// For dividing by `value`, or by 1 if that is 0: there is nothing to divide then.
+    pub const fn new(value: u32) -> Self {
+        let value = if value == 0 { 1 } else { value };
+        let shift = 32 - (value - 1).leading_zeros();
+        let magic = ((1u64 << 32) * ((1u64 << shift) - value as u64) / value as u64 + 1) as u32;
+        Self { value, magic, shift }
+    }
+
+    /// The quotient of a number below 2³¹.
+    #[inline(always)]
+    pub const fn quotient(&self, number: u32) -> u32 {
+        let upper = (self.magic as u64 * number as u64 >> 32) as u32;
+        upper.wrapping_add(number) >> self.shift
+    }
+
+    /// Quotient and remainder of a number below 2³¹.
+    #[inline(always)]
+    pub const fn divide(&self, number: u32) -> (u32, u32) {
+        let quotient = self.quotient(number);
+        (quotient, number.wrapping_sub(quotient.wrapping_mul(self.value)))
+    }
 }
 
 /// Which locations count: the value of [`Sizes::rule`].
@@ -143,6 +173,18 @@ pub struct Sizes {
     /// [`CHANNELS_PER_LANE`](crate::CHANNELS_PER_LANE) channels of a tile. The naive kernels do not
     /// look at it.
     pub lanes: u32,
+    /// 1 when feature rows may belong to several maps, else 0.
+    pub shared_rows: u32,
+    /// `anchors`, to divide by.
+    pub by_anchors: Divisor,
+    /// `points`, to divide by.
+    pub by_points: Divisor,
+    /// `cameras`, to divide by.
+    pub by_cameras: Divisor,
+    /// `levels`, to divide by.
+    pub by_levels: Divisor,
+    /// Channels of a group, to divide by.
+    pub by_group: Divisor,
 }
 
 impl Sizes {
@@ -155,9 +197,7 @@ impl Sizes {
     /// Channels of one group.
     #[inline(always)]
     pub const fn channels_per_group(&self) -> u32 {
-        // A group count of zero cannot pass the validation of the host; the maximum only tells
-        // the compiler so, which keeps the division's panic out of the kernel.
-        self.channels / if self.groups == 0 { 1 } else { self.groups }
+        self.by_group.value
     }
 }
 
@@ -209,6 +249,12 @@ pub struct BackwardArgs<T, W = T> {
     /// Gradient of the weights, `(B, A, P, N, L, G)`. The naive kernels add to it, in fp32; the
     /// others write every element.
     pub grad_weights: *mut W,
+    /// `(N, L)` numberings; used where `marks` is.
+    pub grids: *const MapGrid,
+    /// What to leave for the gather. The kernels that add to `grad_features` do not look at it.
+    pub marks: Marks,
+    /// Distinct rows a block holds at a time, at least four. The naive kernels do not look at it.
+    pub window: u32,
 }
 
 // SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.
@@ -232,11 +278,6 @@ pub struct RoundArgs<T> {
 unsafe impl<T> Send for RoundArgs<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for RoundArgs<T> {}
-
-// SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.
-unsafe impl Send for SortArgs {}
-// SAFETY: as above.
-unsafe impl Sync for SortArgs {}
 
 // SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.
 unsafe impl<T> Send for GatherArgs<T> {}

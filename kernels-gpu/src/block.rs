@@ -2,7 +2,8 @@
 
 use crate::args::Sizes;
 use crate::channels::Tile;
-use crate::limits::{CHANNELS_PER_LANE, WARP_LANES};
+use crate::limits::{CHANNELS_PER_LANE, WARP_LANES, window_words};
+use crate::memory::{self, SharedWords};
 use cuda_std::{thread, warp};
 
 /// Every lane of a warp.
@@ -37,8 +38,20 @@ impl Place {
     /// The calling thread's place.
     #[inline(always)]
     pub(crate) fn new(sizes: &Sizes) -> Self {
-        let (thread, threads) = (thread::thread_idx_x(), thread::block_dim_x());
-        let warp_lane = warp::lane_id();
+        Self::of(sizes, thread::thread_idx_x())
+    }
+
+    /// The calling thread's place once more. What follows from it is computed anew, which costs less than the registers
+    /// that keep it over other work.
+    #[inline(always)]
+    pub(crate) fn again(sizes: &Sizes) -> Self {
+        Self::of(sizes, memory::opaque(thread::thread_idx_x()))
+    }
+
+    #[inline(always)]
+    fn of(sizes: &Sizes, thread: u32) -> Self {
+        let threads = thread::block_dim_x();
+        let warp_lane = thread % WARP_LANES;
         // A power of two: shifts and masks instead of divisions.
         let shift = sizes.lanes.trailing_zeros();
         Self {
@@ -63,5 +76,45 @@ impl Place {
             lane: self.lane,
             channels: sizes.channels,
         }
+    }
+
+    /// Of threads that are `chosen`, how many there are in the warps before the calling one and lower lanes of it, and
+    /// how many in the block.
+    ///
+    /// # Safety
+    ///
+    /// The whole block makes the call, and is done with the counts of the call before: a barrier has passed since.
+    #[inline(always)]
+    pub(crate) unsafe fn rank(&self, chosen: bool) -> (u32, u32) {
+        let counts = SharedWords::new(window_words::COUNTS);
+        // SAFETY: all lanes of the warp are here.
+        let ballot = unsafe { warp::warp_vote_ballot(WARP, chosen) };
+        if self.warp_lane == 0 {
+            // SAFETY: the warp's own word.
+            unsafe { counts.set(self.warp, ballot.count_ones()) };
+        }
+        thread::sync_threads();
+        // Lane `i` has the count of warp `i`, and after the loop those of the warps up to it.
+        let mut upto = 0;
+        if self.warp_lane < self.warps {
+            // SAFETY: written before the barrier.
+            upto = unsafe { counts.get(self.warp_lane) };
+        }
+        let mut distance = 1;
+        while distance < WARP_LANES {
+            // SAFETY: all lanes of the warp are here.
+            let (below, _) = unsafe { warp::warp_shuffle_up(WARP, upto, distance, WARP_LANES) };
+            upto += if self.warp_lane >= distance { below } else { 0 };
+            distance *= 2;
+        }
+        // SAFETY: all lanes of the warp are here.
+        let (before, total) = unsafe {
+            (
+                warp::warp_shuffle_idx(WARP, upto, self.warp.wrapping_sub(1) % WARP_LANES, WARP_LANES).0,
+                warp::warp_shuffle_idx(WARP, upto, WARP_LANES - 1, WARP_LANES).0,
+            )
+        };
+        let before = if self.warp == 0 { 0 } else { before };
+        (before + (ballot & ((1 << self.warp_lane) - 1)).count_ones(), total)
     }
 }

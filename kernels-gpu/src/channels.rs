@@ -8,6 +8,7 @@
 //!   each vector lies within one weight group. The common sizes.
 //! - [`Any`]: channels `lane`, `lane + lanes`, `lane + 2 * lanes`, … one by one. Every other size.
 
+use crate::args::Divisor;
 use crate::limits::CHANNELS_PER_LANE;
 use crate::memory;
 use crate::storage::Storage;
@@ -48,14 +49,21 @@ pub(crate) trait Channels<T: Storage> {
     /// The channel a lane holds at `index` of its eight.
     fn channel(tile: Tile, index: usize) -> u32;
 
-    /// Reads the lane's channels of one pixel row; zeros past the last channel, and everywhere when
-    /// not `live`.
+    /// Reads the lane's channels of the row that begins `offset` bytes behind `rows`; zeros past the last channel, and
+    /// everywhere when not `live`. The addresses for `rows` are computed once where it stays the same.
     ///
     /// # Safety
     ///
-    /// When `live`, `row` points to `tile.channels` elements nobody writes during the launch, aligned
-    /// as the access needs it: to 16 bytes for [`Wide`], to one element for [`Any`].
-    unsafe fn load(row: *const T, tile: Tile, live: bool) -> Lane;
+    /// When `live`, there are `tile.channels` elements nobody writes during the launch, aligned as the access needs it:
+    /// to 16 bytes for [`Wide`], to one element for [`Any`].
+    unsafe fn load(rows: *const T, offset: usize, tile: Tile, live: bool) -> Lane;
+
+    /// As [`load`](Self::load) when `live`, but for channels past the last, others of the row.
+    ///
+    /// # Safety
+    ///
+    /// As for [`load`](Self::load).
+    unsafe fn load_row(rows: *const T, offset: usize, tile: Tile) -> Lane;
 
     /// Writes the lane's channels of one pixel row.
     ///
@@ -76,11 +84,11 @@ pub(crate) trait Channels<T: Storage> {
     /// The weight group of each of the lane's slots; an existing group also for slots past the last
     /// channel.
     #[inline(always)]
-    fn groups(tile: Tile, channels_per_group: u32) -> [u32; CHANNELS_PER_LANE as usize] {
+    fn groups(tile: Tile, by_group: &Divisor) -> [u32; CHANNELS_PER_LANE as usize] {
         let mut groups = [0; CHANNELS_PER_LANE as usize];
         upto8(Self::SLOTS, |slot| {
             let channel = Self::channel(tile, slot * Self::PER_SLOT).min(tile.channels - 1);
-            groups[slot] = channel / channels_per_group.max(1);
+            groups[slot] = by_group.quotient(channel);
         });
         groups
     }
@@ -100,15 +108,34 @@ impl<T: Storage> Channels<T> for Wide {
     }
 
     #[inline(always)]
-    unsafe fn load(row: *const T, tile: Tile, live: bool) -> Lane {
+    unsafe fn load(rows: *const T, offset: usize, tile: Tile, live: bool) -> Lane {
+        let mut values = [0.0; CHANNELS_PER_LANE as usize];
+        // One address to keep for all slots: registers are scarce where this is used.
+        let first = <Self as Channels<T>>::channel(tile, 0) as usize;
+        let first = rows.wrapping_add(first).wrapping_byte_add(offset);
+        upto8(<Self as Channels<T>>::SLOTS, |slot| {
+            let channel = <Self as Channels<T>>::channel(tile, slot * T::PER_VECTOR);
+            // SAFETY: the vector ends before `tile.channels`, because the vector's length divides it;
+            // the caller vouches for the row.
+            let vector = unsafe {
+                let pointer = first.wrapping_add(slot * tile.lanes as usize * T::PER_VECTOR);
+                T::load_vector_if(pointer, live && channel < tile.channels)
+            };
+            upto8(T::PER_VECTOR, |index| values[slot * T::PER_VECTOR + index] = vector[index]);
+        });
+        values
+    }
+
+    #[inline(always)]
+    unsafe fn load_row(rows: *const T, offset: usize, tile: Tile) -> Lane {
         let mut values = [0.0; CHANNELS_PER_LANE as usize];
         upto8(<Self as Channels<T>>::SLOTS, |slot| {
             let first = slot * T::PER_VECTOR;
             let channel = <Self as Channels<T>>::channel(tile, first);
-            // SAFETY: the vector ends before `tile.channels`, because the vector's length divides it;
-            // the caller vouches for the row.
+            let channel = channel.min(tile.channels - T::PER_VECTOR as u32);
+            // SAFETY: the vector is within the row.
             let vector = unsafe {
-                T::load_vector(row.wrapping_add(channel as usize), live && channel < tile.channels)
+                T::load_vector(rows.wrapping_add(channel as usize).wrapping_byte_add(offset))
             };
             upto8(T::PER_VECTOR, |index| values[first + index] = vector[index]);
         });
@@ -153,16 +180,27 @@ impl<T: Storage> Channels<T> for Any {
     }
 
     #[inline(always)]
-    unsafe fn load(row: *const T, tile: Tile, live: bool) -> Lane {
+    unsafe fn load(rows: *const T, offset: usize, tile: Tile, live: bool) -> Lane {
         let mut values = [0.0; CHANNELS_PER_LANE as usize];
         each8(|index| {
             let channel = <Self as Channels<T>>::channel(tile, index);
             if live && channel < tile.channels {
                 // SAFETY: the caller vouches for the row; the channel lies before its end.
-                values[index] = unsafe { T::load(row.wrapping_add(channel as usize)) };
+                values[index] = unsafe {
+                    T::load(rows.wrapping_add(channel as usize).wrapping_byte_add(offset))
+                };
             }
         });
         values
+    }
+
+    #[inline(always)]
+    unsafe fn load_row(rows: *const T, offset: usize, tile: Tile) -> Lane {
+        array8(|index| {
+            let channel = <Self as Channels<T>>::channel(tile, index).min(tile.channels - 1);
+            // SAFETY: the channel is within the row.
+            unsafe { T::load(rows.wrapping_add(channel as usize).wrapping_byte_add(offset)) }
+        })
     }
 
     #[inline(always)]

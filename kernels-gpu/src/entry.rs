@@ -1,18 +1,15 @@
 //! The kernels by name, one per element type and way to deal out channels.
 
-use crate::args::{
-    BackwardArgs, Bf16, F16, ForwardArgs, GatherArgs, ReadArgs, RoundArgs, SortArgs,
-};
+use crate::args::{BackwardArgs, Bf16, F16, ForwardArgs, GatherArgs, ReadArgs, RoundArgs};
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use crate::{
     backward::backward,
     channels::{Any, Wide},
     forward::forward,
-    gather::{gather, gather_crowded},
+    gather::gather,
     naive,
     read::read,
     round::round,
-    sort::sort,
 };
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use cuda_std::kernel;
@@ -59,14 +56,10 @@ pub trait Kernels: Copy + Sized + 'static {
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>>;
     /// Gradients of locations and weights, any number of channels and groups.
     const BACKWARD_ANY: Entry<BackwardArgs<Self>>;
-    /// Gradient of the features from sorted samples, 16 bytes at a time; as for forward.
+    /// Gradient of the features by ownership, 16 bytes at a time; as for forward.
     const GATHER_WIDE: Entry<GatherArgs<Self>>;
-    /// Gradient of the features from sorted samples, any number of channels and groups.
+    /// Gradient of the features by ownership, any number of channels and groups.
     const GATHER_ANY: Entry<GatherArgs<Self>>;
-    /// The crowded tiles that `GATHER_WIDE` leaves.
-    const GATHER_CROWDED_WIDE: Entry<GatherArgs<Self>>;
-    /// The crowded tiles that `GATHER_ANY` leaves.
-    const GATHER_CROWDED_ANY: Entry<GatherArgs<Self>>;
     /// All three gradients in one, where maps share pixels; otherwise as `BACKWARD_WIDE`.
     const SCATTER_WIDE: Entry<BackwardArgs<Self>>;
     /// All three gradients in one, where maps share pixels, any number of channels and groups.
@@ -79,17 +72,13 @@ pub trait Kernels: Copy + Sized + 'static {
     const ROUND: Option<Entry<RoundArgs<Self>>>;
 }
 
-/// Sorts the visible samples of every map, for the gather; the same for every element type.
-#[cfg(not(target_arch = "nvptx64"))]
-pub const SORT_SAMPLES: Entry<SortArgs> = entry!(sort_samples);
-
 /// Reads an array over and over, to measure how fast that goes.
 #[cfg(not(target_arch = "nvptx64"))]
 pub const READ_WORDS: Entry<ReadArgs> = entry!(read_words);
 
 /// Declares kernels, and for the host an [`Entry`] for each.
 macro_rules! entries {
-    ($($(#[$meta:meta])* $name:ident($args:ty) = $body:path;)*) => {$(
+    ($($name:ident($args:ty) = $body:path;)*) => {$(
         /// See the module of the kernel's name.
         ///
         /// # Safety
@@ -111,7 +100,6 @@ macro_rules! entries {
 }
 
 entries! {
-    sort_samples(SortArgs) = sort;
     forward_wide_f32(ForwardArgs<f32>) = forward::<f32, Wide>;
     forward_wide_f16(ForwardArgs<F16>) = forward::<F16, Wide>;
     forward_wide_bf16(ForwardArgs<Bf16>) = forward::<Bf16, Wide>;
@@ -121,27 +109,21 @@ entries! {
     backward_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, false>;
     scatter_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, true>;
     gather_wide_f32(GatherArgs<f32>) = gather::<f32, Wide>;
-    gather_crowded_wide_f32(GatherArgs<f32>) = gather_crowded::<f32, Wide>;
     backward_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, false>;
     scatter_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, true>;
     gather_wide_f16(GatherArgs<F16>) = gather::<F16, Wide>;
-    gather_crowded_wide_f16(GatherArgs<F16>) = gather_crowded::<F16, Wide>;
     backward_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, false>;
     scatter_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, true>;
     gather_wide_bf16(GatherArgs<Bf16>) = gather::<Bf16, Wide>;
-    gather_crowded_wide_bf16(GatherArgs<Bf16>) = gather_crowded::<Bf16, Wide>;
     backward_any_f32(BackwardArgs<f32>) = backward::<f32, Any, false>;
     scatter_any_f32(BackwardArgs<f32>) = backward::<f32, Any, true>;
     gather_any_f32(GatherArgs<f32>) = gather::<f32, Any>;
-    gather_crowded_any_f32(GatherArgs<f32>) = gather_crowded::<f32, Any>;
     backward_any_f16(BackwardArgs<F16>) = backward::<F16, Any, false>;
     scatter_any_f16(BackwardArgs<F16>) = backward::<F16, Any, true>;
     gather_any_f16(GatherArgs<F16>) = gather::<F16, Any>;
-    gather_crowded_any_f16(GatherArgs<F16>) = gather_crowded::<F16, Any>;
     backward_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, false>;
     scatter_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, true>;
     gather_any_bf16(GatherArgs<Bf16>) = gather::<Bf16, Any>;
-    gather_crowded_any_bf16(GatherArgs<Bf16>) = gather_crowded::<Bf16, Any>;
     forward_naive_f32(ForwardArgs<f32, f32>) = naive::forward::forward::<f32>;
     forward_naive_f16(ForwardArgs<F16, f32>) = naive::forward::forward::<F16>;
     forward_naive_bf16(ForwardArgs<Bf16, f32>) = naive::forward::forward::<Bf16>;
@@ -162,8 +144,6 @@ impl Kernels for f32 {
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f32);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f32);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_f32);
-    const GATHER_CROWDED_WIDE: Entry<GatherArgs<Self>> = entry!(gather_crowded_wide_f32);
-    const GATHER_CROWDED_ANY: Entry<GatherArgs<Self>> = entry!(gather_crowded_any_f32);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_f32);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_f32);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_f32);
@@ -180,8 +160,6 @@ impl Kernels for F16 {
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f16);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f16);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_f16);
-    const GATHER_CROWDED_WIDE: Entry<GatherArgs<Self>> = entry!(gather_crowded_wide_f16);
-    const GATHER_CROWDED_ANY: Entry<GatherArgs<Self>> = entry!(gather_crowded_any_f16);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_f16);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_f16);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_f16);
@@ -198,8 +176,6 @@ impl Kernels for Bf16 {
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_bf16);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_bf16);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_bf16);
-    const GATHER_CROWDED_WIDE: Entry<GatherArgs<Self>> = entry!(gather_crowded_wide_bf16);
-    const GATHER_CROWDED_ANY: Entry<GatherArgs<Self>> = entry!(gather_crowded_any_bf16);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_bf16);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_bf16);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_bf16);

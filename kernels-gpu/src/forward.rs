@@ -4,13 +4,14 @@
 //! The samples of the anchor's visible pairs go round the warps in a fixed order and the warps' sums
 //! are added in a fixed order, so the result is the same bit for bit in every run.
 
-use crate::args::{ForwardArgs, Level};
+use crate::args::ForwardArgs;
 use crate::block::{Place, WARP};
 use crate::channels::{Channels, Lane, Tile};
 use crate::limits::{
-    CHANNELS_PER_LANE, PAIRS_AT_A_TIME, SAMPLE_WORDS, WARP_LANES, shared_words,
+    CHANNELS_PER_LANE, PAIRS_AT_A_TIME, SAMPLE_WORDS, WARP_LANES, forward_words,
 };
 use crate::memory::{self, SharedWords};
+use crate::rows::load_map;
 use crate::sample::Corners;
 use crate::storage::Storage;
 use crate::unroll::{array4, each8, upto8};
@@ -18,18 +19,6 @@ use crate::visible::{Visible, is_visible};
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
 use cuda_std::{thread, warp};
-
-/// Reads a map of the `(N, L)` table.
-///
-/// # Safety
-///
-/// `map` points to a [`Level`] nobody writes during the launch.
-#[inline(always)]
-pub(crate) unsafe fn load_map(map: *const Level) -> Level {
-    // SAFETY: a `Level` is four words, aligned to 16 bytes.
-    let [start, height, width, reserved] = unsafe { memory::load_words(map.cast(), true) };
-    Level { start, height, width, reserved }
-}
 
 /// A sample as the warp's lanes hand it to each other: everything about it but the channels.
 struct Sample {
@@ -54,7 +43,7 @@ impl Sample {
         let sizes = &args.sizes;
         // SAFETY: the pair is one of the anchor's.
         let [x, y] = unsafe { memory::load_pair(locations.add(2 * pair as usize)) };
-        let camera = pair % sizes.cameras.max(1);
+        let (_, camera) = sizes.by_cameras.divide(pair);
         // SAFETY: the table has a row per camera and an entry per level.
         let map = unsafe { load_map(args.maps.add((camera * sizes.levels + level) as usize)) };
         let corners = Corners::new(x, y, map, sizes.rule);
@@ -99,7 +88,7 @@ impl Sample {
 
 /// The forward kernel for one element type and one way to deal out channels.
 ///
-/// Grid: `(B * A, tiles)`. Block: whole warps. Shared memory: [`shared_words::bytes`].
+/// Grid: `(B * A, tiles)`. Block: whole warps. Shared memory: [`forward_shared_bytes`](crate::forward_shared_bytes).
 ///
 /// # Safety
 ///
@@ -109,18 +98,18 @@ pub(crate) unsafe fn forward<T: Storage, C: Channels<T>>(args: ForwardArgs<T>) {
     let sizes = &args.sizes;
     let place = Place::new(sizes);
     let tile = place.tile(sizes, thread::block_idx_y());
-    let groups = C::groups(tile, sizes.channels_per_group());
+    let groups = C::groups(tile, &sizes.by_group);
     let anchor = thread::block_idx_x() as usize;
     let pairs = sizes.pairs();
     let locations = args.locations.wrapping_add(anchor * pairs as usize * 2);
     let weights =
         args.weights.wrapping_add(anchor * pairs as usize * (sizes.levels * sizes.groups) as usize);
-    let batch = anchor / sizes.anchors.max(1) as usize;
+    let batch = sizes.by_anchors.quotient(thread::block_idx_x()) as usize;
     let features =
         args.features.wrapping_add(batch * sizes.rows as usize * sizes.channels as usize);
     let visible = Visible::new();
     let scratch =
-        SharedWords::new(shared_words::SCRATCH + place.warp * shared_words::SCRATCH_PER_WARP);
+        SharedWords::new(forward_words::SCRATCH + place.warp * forward_words::SCRATCH_PER_WARP);
 
     let mut sums = [0.0; CHANNELS_PER_LANE as usize];
     let mut first = 0;
@@ -136,7 +125,7 @@ pub(crate) unsafe fn forward<T: Storage, C: Channels<T>>(args: ForwardArgs<T>) {
         while round < samples {
             let mine = round + place.warp_lane * place.warps + place.warp;
             if mine < samples {
-                let (index, level) = (mine / sizes.levels.max(1), mine % sizes.levels.max(1));
+                let (index, level) = sizes.by_levels.divide(mine);
                 // SAFETY: `index` is below `seen`, `level` below the levels; the slot is this lane's.
                 unsafe {
                     Sample::new(&args, locations, visible.pair(index), level)
@@ -145,8 +134,9 @@ pub(crate) unsafe fn forward<T: Storage, C: Channels<T>>(args: ForwardArgs<T>) {
             }
             // SAFETY: all lanes of the warp are here.
             unsafe { warp::sync_warp(WARP) };
+            // The warps of a block are a power of two.
             let staged = (samples - round + place.warps - 1).saturating_sub(place.warp)
-                / place.warps.max(1);
+                >> place.warps.trailing_zeros();
             let staged = staged.min(WARP_LANES);
             let mut slot = place.worker;
             while slot < staged {
@@ -166,7 +156,13 @@ pub(crate) unsafe fn forward<T: Storage, C: Channels<T>>(args: ForwardArgs<T>) {
         thread::sync_threads();
     }
     // SAFETY: the whole block is here, and done with its scratch.
-    unsafe { write_sums::<T, C>(&args, place, tile, anchor, &sums) };
+    unsafe { write_sums::<T, C>(&args, Place::again(sizes), tile, anchor, &sums) };
+}
+
+/// Pixel row of a corner; meaningful when the corner is present.
+#[inline(always)]
+fn row_of(sample: &Sample, corner: u32) -> u32 {
+    sample.row.wrapping_add(corner & 1).wrapping_add((corner >> 1) * sample.pitch)
 }
 
 /// Adds one sample's channels to the lane's sums.
@@ -187,12 +183,11 @@ unsafe fn add_sample<T: Storage, C: Channels<T>>(
     if sample.present == 0 {
         return;
     }
-    let corners =
-        Corners { present: sample.present, row: sample.row, pitch: sample.pitch, s: 0.0, t: 0.0 };
+    let row_bytes = tile.channels * size_of::<T>() as u32;
     // SAFETY: rows of corners that are present lie on the map, the map in the features.
     let pixels = array4(|corner| unsafe {
-        let row = corners.row_of(corner as u32) as usize * tile.channels as usize;
-        C::load(features.wrapping_add(row), tile, corners.has(corner as u32))
+        let offset = row_of(sample, corner as u32) as usize * row_bytes as usize;
+        C::load(features, offset, tile, sample.present >> corner & 1 != 0)
     });
     upto8(C::SLOTS, |slot| {
         // SAFETY: the group exists, and so does the sample's weight for it.
@@ -223,7 +218,7 @@ unsafe fn write_sums<T: Storage, C: Channels<T>>(
     anchor: usize,
     sums: &Lane,
 ) {
-    let scratch = SharedWords::new(shared_words::SCRATCH);
+    let scratch = SharedWords::new(forward_words::SCRATCH);
     let worker = place.warp * place.workers + place.worker;
     each8(|index| {
         let at = worker * tile.width() + index as u32 * place.lanes + place.lane;

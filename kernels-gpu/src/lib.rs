@@ -2,14 +2,15 @@
 //!
 //! The crate has two faces. Compiled for `nvptx64-nvidia-cuda` it is the kernels and nothing else.
 //! Compiled for a host it is what launching them takes: their arguments ([`args`]), their names
-//! ([`Kernels`]), their shared memory ([`shared_bytes`]), with the feature `ptx` the PTX and, with the feature
+//! ([`Kernels`]), their shared memory ([`forward_shared_bytes`] and so on), with the feature `ptx` the PTX and, with the feature
 //! `emulator`, the same kernels as functions that the emulator of `cuda_std` runs.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `forward.rs` | the output |
 //! | `backward.rs` | the gradients of locations and weights |
-//! | `sort.rs`, `gather.rs` | the gradient of the features |
+//! | `marks.rs`, `gather.rs` | the gradient of the features |
+//! | `rows.rs` | the distinct rows an anchor's samples touch |
 //! | `naive/` | the published algorithm, the baseline |
 //! | `round.rs` | fp32 sums to 16-bit gradients |
 //! | `read.rs` | how fast memory can be read |
@@ -40,8 +41,8 @@ macro_rules! kernel_modules {
     };
 }
 kernel_modules!(
-    backward, block, channels, forward, gather, memory, naive, read, round, sample, sort, storage,
-    unroll, visible
+    backward, block, channels, forward, gather, marks, memory, naive, read, round, rows, sample,
+    storage, unroll, visible
 );
 kernel_modules!(attention, dense);
 
@@ -51,22 +52,9 @@ pub use block_entry::{
     PROJECTION_GRADIENT, Products, SUM,
 };
 #[cfg(not(target_arch = "nvptx64"))]
-pub use entry::{Entry, Kernels, READ_WORDS, SORT_SAMPLES};
-pub use limits::{CHANNELS_PER_LANE, CROWDED, MAX_BAND_CELLS, MAX_WARPS, TILE_SIDE, WARP_LANES};
+pub use entry::{Entry, Kernels, READ_WORDS};
 pub use limits::{
-    PRODUCT_BYTES, PRODUCT_DEPTH, PRODUCT_THREADS, PRODUCT_TILE, camera_bytes, weights_bytes,
+    CHANNELS_PER_LANE, MAX_GROUPS, MAX_MARKS, MAX_WARPS, POINTS_PER_UNIT, PRODUCT_BYTES,
+    PRODUCT_DEPTH, PRODUCT_THREADS, PRODUCT_TILE, TILE_SIDE, WARP_LANES, backward_shared_bytes,
+    camera_bytes, forward_shared_bytes, gather_shared_bytes, rows_at_a_time, weights_bytes,
 };
-
-/// Bytes of dynamic shared memory that a block of the sorting kernel needs.
-pub const SORT_SHARED_BYTES: u32 = limits::sort_words::BYTES;
-
-/// Bytes of dynamic shared memory that a block of `warps` warps of the gather for crowded tiles needs.
-pub const fn gather_shared_bytes(warps: u32) -> u32 {
-    limits::gather_bytes(warps)
-}
-
-/// Bytes of dynamic shared memory that a block of `warps` warps of the forward and backward kernels
-/// needs. The naive kernels need none.
-pub const fn shared_bytes(warps: u32) -> u32 {
-    limits::shared_words::bytes(warps)
-}

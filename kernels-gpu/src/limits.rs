@@ -6,65 +6,123 @@ pub const CHANNELS_PER_LANE: u32 = 8;
 /// Lanes of a warp.
 pub const WARP_LANES: u32 = 32;
 
+/// Most warps a block may have: the length of the list of what each warp has counted.
+pub const MAX_WARPS: u32 = 16;
+
 /// (point, camera) pairs a block looks at before it works on the visible ones of them.
-pub(crate) const PAIRS_AT_A_TIME: u32 = 1024;
+pub(crate) const PAIRS_AT_A_TIME: u32 = 512;
 
 /// Words of a staged sample.
 pub(crate) const SAMPLE_WORDS: u32 = 8;
 
-/// Most warps a block may have: a warp's lanes hold one number of each.
-pub const MAX_WARPS: u32 = 16;
+/// Most distinct rows a block holds at a time.
+pub(crate) const MAX_ROWS: u32 = 384;
+
+/// Slots of the lookup of rows, a power of two, more than rows.
+pub(crate) const LOOKUP_SLOTS: u32 = 512;
+
+const _: () = assert!(LOOKUP_SLOTS.is_power_of_two() && LOOKUP_SLOTS > MAX_ROWS);
+
+/// Most samples of a round.
+const MAX_SAMPLES: u32 = 64;
+
+/// Words that the table of rows by groups may take when there are many groups.
+const TABLE_WORDS: u32 = 5632;
+
+/// Most groups a block can hold: a sample has four rows.
+pub const MAX_GROUPS: u32 = TABLE_WORDS / 4 - 1;
 
 /// Pixels along each side of a tile of the gather.
 pub const TILE_SIDE: u32 = 2;
 
-/// Most cells of a [`Band`](crate::args::Band): their counters fit the shared memory every GPU has.
-pub const MAX_BAND_CELLS: u32 = 8192;
+/// Points of a batch item that share a mark, at least: a warp looks at them at once.
+pub const POINTS_PER_UNIT: u32 = 32;
 
-/// More samples than this make a tile crowded: it is left to a whole block.
-pub const CROWDED: u32 = 64;
+/// Most marks of a tile, a multiple of 32.
+pub const MAX_MARKS: u32 = 1024;
 
-/// Shared memory of a block of the sorting kernel, in 32-bit words.
-pub(crate) mod sort_words {
-    use super::{MAX_BAND_CELLS, PAIRS_AT_A_TIME, shared_words};
-
-    /// For each point of the list, which lies where that of pairs does elsewhere: its cell, then its place.
-    pub(crate) const PLACES: u32 = shared_words::SCRATCH;
-    /// A counter per cell.
-    pub(crate) const CELLS: u32 = PLACES + PAIRS_AT_A_TIME;
-    /// Samples of the map in earlier bands.
-    pub(crate) const EARLIER: u32 = CELLS + MAX_BAND_CELLS;
-
-    /// Bytes for a block of any size.
-    pub(crate) const BYTES: u32 = (EARLIER + 1) * 4;
+/// Distinct rows that a block works on at a time, for so many groups.
+pub const fn rows_at_a_time(groups: u32) -> u32 {
+    let fitting = TABLE_WORDS / window_words::stride(groups);
+    if fitting < MAX_ROWS { fitting } else { MAX_ROWS }
 }
 
-/// Shared memory of a block of the gather for crowded tiles: each lane's sums for the pixels of a tile.
-pub(crate) const fn gather_bytes(warps: u32) -> u32 {
-    warps * WARP_LANES * CHANNELS_PER_LANE * TILE_SIDE * TILE_SIDE * 4
-}
+/// Shared memory of a block that works on distinct rows, in 32-bit words, and where its parts begin.
+pub(crate) mod window_words {
+    use super::{
+        CHANNELS_PER_LANE, LOOKUP_SLOTS, MAX_ROWS, MAX_SAMPLES, MAX_WARPS, PAIRS_AT_A_TIME,
+        WARP_LANES,
+    };
 
-/// Shared memory of a block of the forward and backward kernels, in 32-bit words, and where its parts
-/// begin.
-pub(crate) mod shared_words {
-    use super::{CHANNELS_PER_LANE, MAX_WARPS, PAIRS_AT_A_TIME, SAMPLE_WORDS, WARP_LANES};
-
-    /// Visible pairs found by each warp in one step.
+    /// What each warp has counted.
     pub(crate) const COUNTS: u32 = 0;
     /// The visible pairs.
     pub(crate) const VISIBLE: u32 = COUNTS + MAX_WARPS;
-    /// Scratch of the warps: staged samples, partial sums, products of a tile.
-    pub(crate) const SCRATCH: u32 = VISIBLE + PAIRS_AT_A_TIME;
+    /// Gradients of the locations of the visible pairs.
+    pub(crate) const LOCATIONS: u32 = VISIBLE + PAIRS_AT_A_TIME;
+    /// Lookup of rows.
+    pub(crate) const KEYS: u32 = LOCATIONS + 2 * PAIRS_AT_A_TIME;
+    /// Lookup of rows.
+    pub(crate) const VALUES: u32 = KEYS + LOOKUP_SLOTS;
+    /// The rows by number.
+    pub(crate) const ROWS: u32 = VALUES + LOOKUP_SLOTS;
+    /// Slots of the round's corners.
+    pub(crate) const SLOTS: u32 = ROWS + MAX_ROWS;
+    /// Coefficients of the round's corners.
+    pub(crate) const COEFFICIENTS: u32 = SLOTS + 4 * MAX_SAMPLES;
+    /// Maps of the round's samples.
+    pub(crate) const MAPS: u32 = COEFFICIENTS + 4 * MAX_SAMPLES;
+    /// Derivatives by the locations of the round's samples.
+    pub(crate) const SLOPES: u32 = MAPS + MAX_SAMPLES;
+    /// Weights of the round's samples; behind them the table.
+    pub(crate) const WEIGHTS: u32 = SLOPES + 2 * MAX_SAMPLES;
+    /// Samples of a full round, of which the weights are staged.
+    pub(crate) const fn samples(rows: u32) -> u32 {
+        if rows / 4 < MAX_SAMPLES { rows / 4 } else { MAX_SAMPLES }
+    }
+
+    /// Words of a row of the table: odd, so that the rows of neighbouring lanes lie in different banks.
+    pub(crate) const fn stride(groups: u32) -> u32 {
+        groups | 1
+    }
+
+    /// The first word behind the table.
+    pub(crate) const fn end(rows: u32, groups: u32) -> u32 {
+        WEIGHTS + samples(rows) * groups + rows * stride(groups)
+    }
+
+    /// Words of a warp's products, or of its sums.
+    pub(crate) const PER_WARP: u32 = WARP_LANES * CHANNELS_PER_LANE;
+}
+
+/// Bytes of dynamic shared memory that a block of `warps` warps of the backward kernels needs, which holds `rows`
+/// distinct rows for `groups` groups.
+pub const fn backward_shared_bytes(warps: u32, rows: u32, groups: u32) -> u32 {
+    4 * (window_words::end(rows, groups) + warps * window_words::PER_WARP)
+}
+
+/// Shared memory of a block of the forward kernels, in 32-bit words, and where its parts begin. Counts and visible pairs
+/// lie where they do in [`window_words`].
+pub(crate) mod forward_words {
+    use super::{CHANNELS_PER_LANE, PAIRS_AT_A_TIME, SAMPLE_WORDS, WARP_LANES, window_words};
+
+    /// Scratch of the warps: staged samples, partial sums.
+    pub(crate) const SCRATCH: u32 = window_words::VISIBLE + PAIRS_AT_A_TIME;
     /// Scratch of one warp.
     pub(crate) const SCRATCH_PER_WARP: u32 = WARP_LANES * SAMPLE_WORDS;
 
     // A warp's partial sums take the place of its staged samples.
     const _: () = assert!(SCRATCH_PER_WARP >= WARP_LANES * CHANNELS_PER_LANE);
+}
 
-    /// Bytes for a block of `warps` warps.
-    pub(crate) const fn bytes(warps: u32) -> u32 {
-        (SCRATCH + warps * SCRATCH_PER_WARP) * 4
-    }
+/// Bytes of dynamic shared memory that a block of `warps` warps of the forward kernels needs.
+pub const fn forward_shared_bytes(warps: u32) -> u32 {
+    4 * (forward_words::SCRATCH + warps * forward_words::SCRATCH_PER_WARP)
+}
+
+/// Bytes of dynamic shared memory that a block of `warps` warps of the gather needs: the warps' sums for one pixel.
+pub const fn gather_shared_bytes(warps: u32) -> u32 {
+    4 * warps * window_words::PER_WARP
 }
 
 /// Rows and columns of the tile of a product that a block computes.

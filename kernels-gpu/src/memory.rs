@@ -83,6 +83,27 @@ mod device {
         [a, b]
     }
 
+    /// Reads 16 bytes that no thread writes during the launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 16 bytes and valid for reads of 16; nobody writes them meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn load_words(pointer: *const u32) -> [u32; 4] {
+        let (a, b, c, d);
+        // SAFETY: the caller vouches for the address; the instruction only reads it.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p};",
+                "ld.global.nc.v4.b32 {{{a}, {b}, {c}, {d}}}, [%a]; }}",
+                p = in(reg64) pointer,
+                a = out(reg32) a, b = out(reg32) b, c = out(reg32) c, d = out(reg32) d,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        [a, b, c, d]
+    }
+
     /// Reads 16 bytes that no thread writes during the launch; zeros when not `live`, and then no
     /// memory is touched.
     ///
@@ -91,7 +112,7 @@ mod device {
     /// When `live`, `pointer` is aligned to 16 bytes and valid for reads of 16; nobody writes them
     /// meanwhile.
     #[inline(always)]
-    pub(crate) unsafe fn load_words(pointer: *const u32, live: bool) -> [u32; 4] {
+    pub(crate) unsafe fn load_words_if(pointer: *const u32, live: bool) -> [u32; 4] {
         let (a, b, c, d);
         // SAFETY: the caller vouches for the address when `live`; the load is predicated on it.
         unsafe {
@@ -213,39 +234,33 @@ mod device {
         }
     }
 
-    /// Adds to a counter, atomically towards every thread of the device, and returns what it was before.
+    /// Sets bits of a word, atomically towards every thread of the device.
     ///
     /// # Safety
     ///
-    /// `pointer` is aligned, valid for reads and writes, and only ever added to during the launch.
+    /// `pointer` is aligned, valid for reads and writes, and its bits are only ever set during the launch.
     #[inline(always)]
-    pub(crate) unsafe fn count(pointer: *mut u32, value: u32) -> u32 {
-        let before;
+    pub(crate) unsafe fn set_bits(pointer: *mut u32, bits: u32) {
         // SAFETY: the caller vouches for the address.
         unsafe {
             asm!(
-                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; atom.global.add.u32 {b}, [%a], {v}; }}",
-                p = in(reg64) pointer, v = in(reg32) value, b = out(reg32) before,
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; red.global.or.b32 [%a], {v}; }}",
+                p = in(reg64) pointer, v = in(reg32) bits,
                 options(nostack, preserves_flags),
             );
         }
-        before
     }
 
-    /// The lanes of the warp whose `key` is the calling lane's.
-    ///
-    /// # Safety
-    ///
-    /// All lanes of the warp make the call together.
+    /// The same number, of which the compiler does not know that it is.
     #[inline(always)]
-    pub(crate) unsafe fn lanes_alike(key: u32) -> u32 {
-        let lanes;
-        // SAFETY: the caller has all lanes here; the instruction touches registers only.
+    pub(crate) fn opaque(value: u32) -> u32 {
+        let same;
+        // SAFETY: a move from register to register. Not `pure`: it must stay where it is.
         unsafe {
-            asm!("match.any.sync.b32 {l}, {k}, 0xffffffff;", k = in(reg32) key,
-                l = out(reg32) lanes, options(nostack, preserves_flags));
+            asm!("mov.b32 {s}, {v};", v = in(reg32) value, s = out(reg32) same,
+                options(nomem, nostack, preserves_flags));
         }
-        lanes
+        same
     }
 
     /// Adds to a word, atomically towards every thread of the device.
@@ -373,16 +388,34 @@ mod device {
             }
         }
 
-        /// Adds to word `index`, atomically towards the block.
+        /// Writes word `index` if it is `expected`, atomically towards the block; returns what it was before.
         ///
         /// # Safety
         ///
-        /// The word lies in the launch's shared memory, was written, and is only added to meanwhile.
+        /// The word lies in the launch's shared memory, was written, and is only accessed atomically meanwhile.
         #[inline(always)]
-        pub(crate) unsafe fn add(self, index: u32, value: u32) {
+        pub(crate) unsafe fn exchange_if(self, index: u32, expected: u32, value: u32) -> u32 {
+            let before;
             // SAFETY: the caller vouches for the address.
             unsafe {
-                asm!("red.shared.add.u32 [{a}], {v};", a = in(reg32) self.address + index * 4,
+                asm!("atom.shared.cas.b32 {b}, [{a}], {e}, {v};",
+                    a = in(reg32) self.address + index * 4, e = in(reg32) expected,
+                    v = in(reg32) value, b = out(reg32) before,
+                    options(nostack, preserves_flags));
+            }
+            before
+        }
+
+        /// Lowers word `index` to `value` if that is less, atomically towards the block.
+        ///
+        /// # Safety
+        ///
+        /// As for [`exchange_if`](Self::exchange_if).
+        #[inline(always)]
+        pub(crate) unsafe fn lower(self, index: u32, value: u32) {
+            // SAFETY: the caller vouches for the address.
+            unsafe {
+                asm!("red.shared.min.u32 [{a}], {v};", a = in(reg32) self.address + index * 4,
                     v = in(reg32) value, options(nostack, preserves_flags));
             }
         }
@@ -428,9 +461,9 @@ mod device {
 mod host {
     // Wide accesses are unaligned on the host: the emulator counts alignment from the start of a buffer, as
     // allocations on a GPU do, and a host buffer may start anywhere.
-    use core::sync::atomic::{AtomicU32, Ordering};
-    use cuda_std::atomic::AtomicF32;
-    use cuda_std::{emulator, warp};
+    use core::sync::atomic::{self as std_atomic, Ordering};
+    use cuda_std::atomic::{AtomicF32, AtomicU32};
+    use cuda_std::emulator;
 
     /// Reads a word that no thread writes during the launch.
     ///
@@ -475,6 +508,16 @@ mod host {
         unsafe { pointer.cast::<[f32; 2]>().read_unaligned() }
     }
 
+    /// Reads 16 bytes that no thread writes during the launch.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 16 bytes and valid for reads of 16; nobody writes them meanwhile.
+    pub(crate) unsafe fn load_words(pointer: *const u32) -> [u32; 4] {
+        // SAFETY: the caller's promise is the same.
+        unsafe { load_words_if(pointer, true) }
+    }
+
     /// Reads 16 bytes that no thread writes during the launch; zeros when not `live`, and then no
     /// memory is touched.
     ///
@@ -482,7 +525,7 @@ mod host {
     ///
     /// When `live`, `pointer` is aligned to 16 bytes and valid for reads of 16; nobody writes them
     /// meanwhile.
-    pub(crate) unsafe fn load_words(pointer: *const u32, live: bool) -> [u32; 4] {
+    pub(crate) unsafe fn load_words_if(pointer: *const u32, live: bool) -> [u32; 4] {
         if !live {
             return [0; 4];
         }
@@ -498,7 +541,7 @@ mod host {
     /// `pointer` is aligned to 16 bytes and valid for reads of 16; nobody writes them meanwhile.
     pub(crate) unsafe fn load_words_far(pointer: *const u32) -> [u32; 4] {
         // SAFETY: the caller's promise is the same.
-        unsafe { load_words(pointer, true) }
+        unsafe { load_words(pointer) }
     }
 
     /// Writes a word.
@@ -554,28 +597,20 @@ mod host {
         unsafe { pointer.cast::<[u32; 4]>().write_unaligned(values) }
     }
 
-    /// Adds to a counter, atomically towards every thread of the device, and returns what it was before.
+    /// Sets bits of a word, atomically towards every thread of the device.
     ///
     /// # Safety
     ///
-    /// `pointer` is aligned, valid for reads and writes, and only ever added to during the launch.
-    pub(crate) unsafe fn count(pointer: *mut u32, value: u32) -> u32 {
+    /// `pointer` is aligned, valid for reads and writes, and its bits are only ever set during the launch.
+    pub(crate) unsafe fn set_bits(pointer: *mut u32, bits: u32) {
         emulator::global_atomic(pointer.cast(), 4);
         // SAFETY: the caller's promise, and the emulator has checked the address.
-        unsafe { AtomicU32::from_ptr(pointer) }.fetch_add(value, Ordering::Relaxed)
+        unsafe { std_atomic::AtomicU32::from_ptr(pointer) }.fetch_or(bits, Ordering::Relaxed);
     }
 
-    /// The lanes of the warp whose `key` is the calling lane's.
-    ///
-    /// # Safety
-    ///
-    /// All lanes of the warp make the call together.
-    pub(crate) unsafe fn lanes_alike(key: u32) -> u32 {
-        (0..32).fold(0, |lanes, lane| {
-            // SAFETY: the caller has all lanes here.
-            let (other, _) = unsafe { warp::warp_shuffle_idx(u32::MAX, key, lane, 32) };
-            lanes | u32::from(other == key) << lane
-        })
+    /// The same number, of which the compiler does not know that it is.
+    pub(crate) fn opaque(value: u32) -> u32 {
+        core::hint::black_box(value)
     }
 
     /// Adds to a word, atomically towards every thread of the device.
@@ -651,15 +686,27 @@ mod host {
             unsafe { pointer.write(value) }
         }
 
-        /// Adds to word `index`, atomically towards the block.
+        /// Writes word `index` if it is `expected`, atomically towards the block; returns what it was before.
         ///
         /// # Safety
         ///
-        /// The word lies in the launch's shared memory, was written, and is only added to meanwhile.
-        pub(crate) unsafe fn add(self, index: u32, value: u32) {
-            // A block's threads take turns on one thread of the host: nobody comes between.
-            // SAFETY: the caller's promise is the same.
-            unsafe { self.set(index, self.get(index).wrapping_add(value)) };
+        /// The word lies in the launch's shared memory, was written, and is only accessed atomically meanwhile.
+        pub(crate) unsafe fn exchange_if(self, index: u32, expected: u32, value: u32) -> u32 {
+            // SAFETY: the caller's promise; an `AtomicU32` has the layout of a `u32` and checks the access.
+            let word = unsafe { &*self.start.wrapping_add(index as usize).cast::<AtomicU32>() };
+            let order = Ordering::Relaxed;
+            word.compare_exchange(expected, value, order, order).unwrap_or_else(|actual| actual)
+        }
+
+        /// Lowers word `index` to `value` if that is less, atomically towards the block.
+        ///
+        /// # Safety
+        ///
+        /// As for [`exchange_if`](Self::exchange_if).
+        pub(crate) unsafe fn lower(self, index: u32, value: u32) {
+            // SAFETY: as for `exchange_if`.
+            let word = unsafe { &*self.start.wrapping_add(index as usize).cast::<AtomicU32>() };
+            word.fetch_min(value, Ordering::Relaxed);
         }
 
         /// Reads words `index` to `index + 3`.
@@ -705,4 +752,38 @@ pub(crate) fn f32_to_bf16(value: f32) -> u16 {
     // Half a unit in the last place, less one when the kept part is even, then truncate.
     let half = 0x7fff + (bits >> 16 & 1);
     (bits.wrapping_add(half) >> 16) as u16
+}
+
+/// Writes zeros over `bytes` bytes from `offset` on, with the `threads` threads of a block: 16 bytes at a time where
+/// the array and the offset are aligned to that.
+///
+/// # Safety
+///
+/// The bytes are whole elements of two or four bytes of the array that begins at `base`, aligned to their size; nobody
+/// else touches them meanwhile. The calling thread's number is below `threads`, and all of them make the call.
+#[inline(always)]
+pub(crate) unsafe fn zero(base: *mut u8, offset: usize, bytes: usize, thread: u32, threads: u32) {
+    let aligned_to = |alignment| (base.addr() | offset).is_multiple_of(alignment);
+    let target = base.wrapping_add(offset);
+    let (thread, threads) = (thread as usize, threads as usize);
+    let vectors = if aligned_to(16) { bytes / 16 } else { 0 };
+    let mut index = thread;
+    while index < vectors {
+        // SAFETY: aligned, below the end, and this thread's.
+        unsafe { store_words(target.wrapping_add(16 * index).cast(), [0; 4]) };
+        index += threads;
+    }
+    let words = if aligned_to(4) { bytes / 4 } else { 0 };
+    let mut index = 4 * vectors + thread;
+    while index < words {
+        // SAFETY: as above.
+        unsafe { store_u32(target.wrapping_add(4 * index).cast(), 0) };
+        index += threads;
+    }
+    let mut index = 2 * words.max(4 * vectors) + thread;
+    while index < bytes / 2 {
+        // SAFETY: as above.
+        unsafe { store_u16(target.wrapping_add(2 * index).cast(), 0) };
+        index += threads;
+    }
 }

@@ -1,6 +1,7 @@
 //! A location on a map: whether it counts, and the four pixels it is interpolated from.
 
 use crate::args::{Level, rule};
+use crate::unroll::array4;
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
 
@@ -44,6 +45,9 @@ pub(crate) struct Corners {
     pub row: u32,
     /// Distance between the rows of a pixel and the one below.
     pub pitch: u32,
+    /// Column and line of the top left corner on the map, from -1 on.
+    pub column: i32,
+    pub line: i32,
     /// Fraction between the left and the right corners.
     pub s: f32,
     /// Fraction between the top and the bottom corners.
@@ -52,7 +56,7 @@ pub(crate) struct Corners {
 
 impl Corners {
     /// A sample that does not count.
-    pub(crate) const NONE: Self = Self { present: 0, row: 0, pitch: 0, s: 0.0, t: 0.0 };
+    pub(crate) const NONE: Self = Self { present: 0, row: 0, pitch: 0, column: 0, line: 0, s: 0.0, t: 0.0 };
 
     /// The corners of the location on one map, under the given border rule.
     #[inline(always)]
@@ -74,16 +78,25 @@ impl Corners {
                 .wrapping_add((line as u32).wrapping_mul(map.width))
                 .wrapping_add(column as u32),
             pitch: map.width,
+            column,
+            line,
             s: u - left,
             t: v - top,
         }
     }
 
+    /// The bilinear coefficient of a corner, also of one off the map.
+    #[inline(always)]
+    pub(crate) fn coefficient(&self, corner: u32) -> f32 {
+        let across = if corner & 1 == 0 { 1.0 - self.s } else { self.s };
+        let down = if corner >> 1 == 0 { 1.0 - self.t } else { self.t };
+        down * across
+    }
+
     /// The bilinear coefficient of each corner, also of those off the map.
     #[inline(always)]
     pub(crate) fn coefficients(&self) -> [f32; 4] {
-        let (s, t) = (self.s, self.t);
-        [(1.0 - t) * (1.0 - s), (1.0 - t) * s, t * (1.0 - s), t * s]
+        array4(|corner| self.coefficient(corner as u32))
     }
 
     /// Pixel row of a corner; meaningful when the corner is present.

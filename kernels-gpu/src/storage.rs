@@ -2,7 +2,7 @@
 
 use crate::args::{Bf16, F16};
 use crate::memory;
-use crate::unroll::{array4, each8};
+use crate::unroll::{array4, array8};
 
 /// An element type in memory. Arithmetic is fp32 whatever the storage.
 pub(crate) trait Storage: Copy + 'static {
@@ -23,7 +23,14 @@ pub(crate) trait Storage: Copy + 'static {
     ///
     /// When `live`, `pointer` is aligned to 16 bytes, and valid for reads of 16 bytes nobody writes
     /// meanwhile.
-    unsafe fn load_vector(pointer: *const Self, live: bool) -> [f32; 8];
+    unsafe fn load_vector_if(pointer: *const Self, live: bool) -> [f32; 8];
+
+    /// Reads the 16 bytes at `pointer`, as [`load_vector_if`](Self::load_vector_if) does.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 16 bytes, and valid for reads of 16 bytes nobody writes meanwhile.
+    unsafe fn load_vector(pointer: *const Self) -> [f32; 8];
 
     /// Writes the 16 bytes at `pointer`: the first [`PER_VECTOR`](Self::PER_VECTOR) values, rounded to nearest even.
     ///
@@ -50,10 +57,17 @@ impl Storage for f32 {
     }
 
     #[inline(always)]
-    unsafe fn load_vector(pointer: *const Self, live: bool) -> [f32; 8] {
+    unsafe fn load_vector_if(pointer: *const Self, live: bool) -> [f32; 8] {
         // SAFETY: the caller's promise is the same.
-        let [a, b, c, d] = unsafe { memory::load_words(pointer.cast(), live) };
-        [f32::from_bits(a), f32::from_bits(b), f32::from_bits(c), f32::from_bits(d), 0., 0., 0., 0.]
+        let [a, b, c, d] = unsafe { memory::load_words_if(pointer.cast(), live) }.map(f32::from_bits);
+        [a, b, c, d, 0., 0., 0., 0.]
+    }
+
+    #[inline(always)]
+    unsafe fn load_vector(pointer: *const Self) -> [f32; 8] {
+        // SAFETY: the caller's promise is the same.
+        let [a, b, c, d] = unsafe { memory::load_words(pointer.cast()) }.map(f32::from_bits);
+        [a, b, c, d, 0., 0., 0., 0.]
     }
 
     #[inline(always)]
@@ -70,6 +84,13 @@ impl Storage for f32 {
     }
 }
 
+/// The eight elements of 16 bytes.
+#[inline(always)]
+fn widened(words: [u32; 4], widen: impl Fn(u16) -> f32) -> [f32; 8] {
+    // Little endian: the element with the lower address is the lower half.
+    array8(|index| widen((words[index / 2] >> (16 * (index % 2))) as u16))
+}
+
 /// Gives a 16-bit type its storage, from the functions that widen and round one element.
 macro_rules! sixteen_bit_storage {
     ($type:ident, $widen:path, $round:path) => {
@@ -83,21 +104,21 @@ macro_rules! sixteen_bit_storage {
             }
 
             #[inline(always)]
-            unsafe fn load_vector(pointer: *const Self, live: bool) -> [f32; 8] {
+            unsafe fn load_vector_if(pointer: *const Self, live: bool) -> [f32; 8] {
                 // SAFETY: the caller's promise is the same.
-                let words = unsafe { memory::load_words(pointer.cast(), live) };
-                let mut values = [0.0; 8];
-                each8(|index| {
-                    // Little endian: the element with the lower address is the lower half.
-                    values[index] = $widen((words[index / 2] >> (16 * (index % 2))) as u16);
-                });
-                values
+                widened(unsafe { memory::load_words_if(pointer.cast(), live) }, $widen)
+            }
+
+            #[inline(always)]
+            unsafe fn load_vector(pointer: *const Self) -> [f32; 8] {
+                // SAFETY: the caller's promise is the same.
+                widened(unsafe { memory::load_words(pointer.cast()) }, $widen)
             }
 
             #[inline(always)]
             unsafe fn store_vector(pointer: *mut Self, values: [f32; 8]) {
                 let words = array4(|index| {
-                    // Little endian, as in `load_vector`.
+                    // Little endian, as in `widened`.
                     u32::from($round(values[2 * index]))
                         | u32::from($round(values[2 * index + 1])) << 16
                 });

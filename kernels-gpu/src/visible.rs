@@ -4,27 +4,23 @@
 //! [`PAIRS_AT_A_TIME`] pairs into a list in shared memory, in ascending order, so that afterwards all
 //! its warps have work and the order of every sum is the same in every run.
 
-use crate::block::{Place, WARP};
-use crate::limits::{PAIRS_AT_A_TIME, shared_words};
+use crate::block::Place;
+use crate::limits::{PAIRS_AT_A_TIME, window_words};
 use crate::memory::{self, SharedWords};
 use crate::sample;
-use cuda_std::{thread, warp};
+use cuda_std::thread;
 
 /// The list in shared memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Visible {
     pairs: SharedWords,
-    counts: SharedWords,
 }
 
 impl Visible {
     /// The block's list.
     #[inline(always)]
     pub(crate) fn new() -> Self {
-        Self {
-            pairs: SharedWords::new(shared_words::VISIBLE),
-            counts: SharedWords::new(shared_words::COUNTS),
-        }
+        Self { pairs: SharedWords::new(window_words::VISIBLE) }
     }
 
     /// Lists those of the numbers `first`, `first + 1`, … up to [`PAIRS_AT_A_TIME`] of them or `end`, that are
@@ -47,25 +43,14 @@ impl Visible {
         while start < end {
             let pair = start + place.thread;
             let seen = pair < end && seen(pair);
-            // SAFETY: all lanes of the warp are here: the loop's bounds are the block's.
-            let ballot = unsafe { warp::warp_vote_ballot(WARP, seen) };
-            if place.warp_lane == 0 {
-                // SAFETY: the warp's own word, read only after the barrier.
-                unsafe { self.counts.set(place.warp, ballot.count_ones()) };
-            }
-            thread::sync_threads();
-            let mut before = total;
-            for other in 0..place.warps {
-                // SAFETY: written before the barrier.
-                let count = unsafe { self.counts.get(other) };
-                before += if other < place.warp { count } else { 0 };
-                total += count;
-            }
+            // SAFETY: the whole block is here: the loop's bounds are its own. The barrier below has passed since the
+            // counts were read.
+            let (rank, found) = unsafe { place.rank(seen) };
             if seen {
-                let rank = (ballot & ((1 << place.warp_lane) - 1)).count_ones();
                 // SAFETY: ranks are distinct, and there are no more of them than pairs.
-                unsafe { self.pairs.set(before + rank, pair) };
+                unsafe { self.pairs.set(total + rank, pair) };
             }
+            total += found;
             // The counts may be written again, and the list read, after this.
             thread::sync_threads();
             start += place.threads;

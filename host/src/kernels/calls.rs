@@ -2,8 +2,8 @@
 
 use std::ptr;
 
-use kernels_gpu::args::{BackwardArgs, Bins, ForwardArgs, GatherArgs, Level, RoundArgs, SortArgs};
-use kernels_gpu::{Entry, Kernels, SORT_SAMPLES};
+use kernels_gpu::args::{BackwardArgs, ForwardArgs, GatherArgs, Level, Marks, RoundArgs};
+use kernels_gpu::{Entry, Kernels};
 
 use crate::algorithm::Algorithm;
 use crate::error::{Error, Result};
@@ -70,11 +70,11 @@ pub(crate) fn forward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> 
     }
 }
 
-/// Words of scratch memory a backward call needs: for sorted samples, or where 16-bit gradients are summed with
+/// Words of scratch memory a backward call needs: for the marks of the gather, or where 16-bit gradients are summed with
 /// atomics.
 pub(crate) fn backward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> usize {
     if let Ok(Some(numbering)) = gathered::<K>(plan, algorithm) {
-        return numbering.words();
+        return numbering.words;
     }
     match (algorithm, K::ROUND) {
         (_, None) => 0,
@@ -86,7 +86,7 @@ pub(crate) fn backward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) ->
 /// The numbering to gather the feature gradient with; `None` where it is added to memory.
 ///
 /// Adding needs an fp32 array, which for 16-bit gradients is scratch to be cleared and rounded: then the gather is
-/// the faster way. For fp32 it is not, yet.
+/// the faster way.
 fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Numbering>> {
     match algorithm {
         Algorithm::Naive => Ok(None),
@@ -152,20 +152,18 @@ pub(crate) unsafe fn backward<K: Kernels, E: Executor>(
         match (algorithm, numbering) {
             (Algorithm::Naive, _) => backward_naive(executor, plan, &arrays),
             (_, None) => scatter(executor, plan, &arrays),
-            (_, Some(numbering)) => {
-                gather_features(executor, plan, numbering, &arrays)?;
-                let wide = plan.backward_is_wide::<K>()
-                    && aligned(&[arrays.features.addr(), arrays.grad_output.addr()]);
-                let entry = if wide { K::BACKWARD_WIDE } else { K::BACKWARD_ANY };
-                launch_per_anchor(executor, plan, entry, arrays.args(plan, ptr::null_mut()))
-            }
+            (_, Some(numbering)) => gather(executor, plan, numbering, &arrays),
         }
     }
 }
 
 impl<K> BackwardArrays<K> {
     fn args(&self, plan: &Plan, grad_features: *mut f32) -> BackwardArgs<K> {
+        let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
         BackwardArgs {
+            grids: self.table.wrapping_add(maps).cast(),
+            marks: self.marks(plan.numbering.as_ref()),
+            window: plan.backward_window(),
             sizes: plan.sizes,
             maps: self.table,
             features: self.features,
@@ -175,6 +173,16 @@ impl<K> BackwardArrays<K> {
             grad_features,
             grad_locations: self.grad_locations,
             grad_weights: self.grad_weights,
+        }
+    }
+
+    /// The marks, in the scratch memory; none without a numbering.
+    fn marks(&self, numbering: Option<&Numbering>) -> Marks {
+        Marks {
+            words: self.scratch.cast(),
+            tiles: numbering.map_or(0, |numbering| numbering.tiles),
+            words_per_tile: numbering.map_or(0, |numbering| numbering.words_per_tile),
+            mark_shift: numbering.map_or(0, |numbering| numbering.mark_shift),
         }
     }
 }
@@ -197,58 +205,49 @@ unsafe fn launch_per_anchor<K: Kernels, E: Executor>(
     unsafe { executor.launch(entry, plan.backward_launch(), args) }
 }
 
-/// The gradient of the features by ownership: sorts the samples, then every tile of pixels adds up its own.
+/// All three gradients, that of the features by ownership: those of locations and weights, which marks where each
+/// tile of pixels has to look, and then the tiles.
 ///
 /// # Safety
 ///
 /// As for [`backward`].
-unsafe fn gather_features<K: Kernels, E: Executor>(
+unsafe fn gather<K: Kernels, E: Executor>(
     executor: &E,
     plan: &Plan,
     numbering: &Numbering,
     arrays: &BackwardArrays<K>,
 ) -> Result<()> {
-    if plan.features == 0 {
-        return Ok(());
-    }
-    let &BackwardArrays { table, weights, grad_output, grad_features, .. } = arrays;
-    let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
-    let samples = arrays.scratch.cast::<u32>();
-    let offsets = samples.wrapping_add(numbering.sample_words);
-    let bins = Bins {
-        maps: table,
-        grids: table.wrapping_add(maps).cast(),
-        bands: table.wrapping_add(2 * maps).cast(),
-        offsets,
-        samples,
-        crowded: offsets.wrapping_add(numbering.offset_words),
-        cells: numbering.cells,
-        tiles: numbering.tiles,
-    };
-    let sizes = plan.sizes;
-    let wide = plan.forward_is_wide::<K>() && aligned(&[grad_output.addr(), grad_features.addr()]);
-    let (gather, crowded) = if wide {
-        (K::GATHER_WIDE, K::GATHER_CROWDED_WIDE)
-    } else {
-        (K::GATHER_ANY, K::GATHER_CROWDED_ANY)
-    };
-    let args = GatherArgs { sizes, bins, weights, grad_output, grad_features };
-    // SAFETY: the caller's promise; the scratch holds the three parts of the bins.
+    let &BackwardArrays { table, features, weights, grad_output, grad_features, .. } = arrays;
+    let args = arrays.args(plan, ptr::null_mut());
+    let wide = plan.backward_is_wide::<K>() && aligned(&[features.addr(), grad_output.addr()]);
+    let entry = if wide { K::BACKWARD_WIDE } else { K::BACKWARD_ANY };
+    // SAFETY: the caller's promise; the scratch holds the marks.
     unsafe {
+        executor.zero("marks", arrays.scratch.cast(), 4 * numbering.words)?;
+        launch_per_anchor(executor, plan, entry, args)?;
         if numbering.has_gaps {
-            executor.zero(
-                "feature gradient",
-                grad_features.cast(),
-                plan.features * size_of::<K>(),
-            )?;
+            let bytes = plan.features * size_of::<K>();
+            executor.zero("feature gradient", grad_features.cast(), bytes)?;
         }
-        if numbering.tiles == 0 {
+        if numbering.blocks == 0 {
             return Ok(());
         }
-        let sort = SortArgs { sizes, bins, locations: arrays.locations };
-        executor.launch(SORT_SAMPLES, plan.sort_launch(numbering), sort)?;
-        executor.launch(gather, plan.gather_launch(numbering), args)?;
-        executor.launch(crowded, plan.crowded_launch(), args)
+        let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
+        let args = GatherArgs {
+            sizes: plan.sizes,
+            maps: table,
+            grids: args.grids,
+            stretches: table.wrapping_add(2 * maps).cast(),
+            marks: args.marks,
+            locations: arrays.locations,
+            weights,
+            grad_output,
+            grad_features,
+        };
+        let addresses = [grad_output.addr(), grad_features.addr()];
+        let wide = plan.forward_is_wide::<K>() && aligned(&addresses);
+        let entry = if wide { K::GATHER_WIDE } else { K::GATHER_ANY };
+        executor.launch(entry, plan.gather_launch(numbering), args)
     }
 }
 
@@ -297,6 +296,9 @@ unsafe fn backward_naive<K: Kernels, E: Executor>(
         grad_features: features.target,
         grad_locations: arrays.grad_locations,
         grad_weights: weights.target,
+        grids: ptr::null(),
+        marks: arrays.marks(None),
+        window: 0,
     };
     // SAFETY: the caller's promise.
     unsafe {

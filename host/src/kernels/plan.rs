@@ -1,8 +1,9 @@
 //! From the sizes of a problem to the shapes of its launches.
 
-use kernels_gpu::args::{Sizes, rule};
+use kernels_gpu::args::{Divisor, Sizes, rule};
 use kernels_gpu::{
-    CHANNELS_PER_LANE, Kernels, SORT_SHARED_BYTES, WARP_LANES, gather_shared_bytes, shared_bytes,
+    CHANNELS_PER_LANE, Kernels, MAX_GROUPS, WARP_LANES, backward_shared_bytes,
+    forward_shared_bytes, gather_shared_bytes, rows_at_a_time,
 };
 
 use crate::error::{Error, Result};
@@ -10,18 +11,12 @@ use crate::kernels::numbering::Numbering;
 use crate::rule::BorderRule;
 use crate::shape::AggregationShape;
 
-/// Warps of a block of the forward and gather kernels.
+/// Warps of a block of the forward kernels.
 const WARPS: u32 = 8;
 
-/// Warps of a block of the kernels that take many registers, of which smaller blocks leave fewer unused: backward,
-/// and the gather for crowded tiles.
+/// Warps of a block of the kernels that take many registers, of which smaller blocks leave fewer unused: backward and
+/// gather.
 const SMALL_WARPS: u32 = 4;
-
-/// Warps of a block of the sorting kernel.
-const SORT_WARPS: u32 = 16;
-
-/// Blocks that share the crowded tiles: enough to fill a large GPU.
-const CROWDED_BLOCKS: u32 = 1056;
 
 /// Threads of a block of the kernels that have one thread per item.
 const THREADS_PER_ITEM_BLOCK: u32 = 256;
@@ -79,6 +74,7 @@ impl Plan {
         within("num_feat", layout.num_feat(), u32::MAX as usize)?;
         within("batch times anchors", shape.batch() * shape.anchors(), MAX_GRID_X as usize)?;
         within("embed_dims", shape.embed_dims(), MAX_GRID_Y as usize * 256)?;
+        within("groups", shape.groups(), MAX_GROUPS as usize)?;
         let mut table = Vec::with_capacity(cameras * levels);
         for camera in 0..cameras {
             for level in 0..levels {
@@ -104,8 +100,14 @@ impl Plan {
                 BorderRule::GridSample => rule::GRID_SAMPLE,
             },
             lanes: channels.div_ceil(CHANNELS_PER_LANE).next_power_of_two().min(WARP_LANES),
+            shared_rows: u32::from(layout.has_shared_rows()),
+            by_anchors: Divisor::new(shape.anchors() as u32),
+            by_points: Divisor::new(shape.points() as u32),
+            by_cameras: Divisor::new(cameras as u32),
+            by_levels: Divisor::new(levels as u32),
+            by_group: Divisor::new(channels / shape.groups() as u32),
         };
-        let numbering = Numbering::new(shape);
+        let numbering = Numbering::new(shape, SMALL_WARPS);
         if let Some(numbering) = &numbering {
             table.extend(&numbering.rows);
         }
@@ -144,40 +146,32 @@ impl Plan {
             && size <= self.tile()
     }
 
+    /// Distinct rows that a block of the backward kernel holds at a time.
+    pub(crate) fn backward_window(&self) -> u32 {
+        rows_at_a_time(self.sizes.groups)
+    }
+
     /// One block per anchor and tile.
     pub(crate) fn forward_launch(&self) -> Launch {
         let anchors = self.sizes.batch * self.sizes.anchors;
-        Self::block_launch((anchors, self.sizes.channels.div_ceil(self.tile())), WARPS)
+        let grid = (anchors, self.sizes.channels.div_ceil(self.tile()));
+        Self::block_launch(grid, WARPS, forward_shared_bytes(WARPS))
     }
 
     /// One block per anchor.
     pub(crate) fn backward_launch(&self) -> Launch {
-        Self::block_launch((self.sizes.batch * self.sizes.anchors, 1), SMALL_WARPS)
+        let bytes = backward_shared_bytes(SMALL_WARPS, self.backward_window(), self.sizes.groups);
+        Self::block_launch((self.sizes.batch * self.sizes.anchors, 1), SMALL_WARPS, bytes)
     }
 
-    fn block_launch(grid: (u32, u32), warps: u32) -> Launch {
-        Launch { grid, threads: warps * WARP_LANES, shared_bytes: shared_bytes(warps) }
-    }
-
-    /// One block per band of cells and batch item.
-    pub(crate) fn sort_launch(&self, numbering: &Numbering) -> Launch {
-        let grid = (numbering.bands, self.sizes.batch);
-        Launch { grid, threads: SORT_WARPS * WARP_LANES, shared_bytes: SORT_SHARED_BYTES }
-    }
-
-    /// One worker per tile of pixels, and blocks for each tile of channels.
+    /// The blocks that the numbering gives to each tile of channels.
     pub(crate) fn gather_launch(&self, numbering: &Numbering) -> Launch {
-        let workers = WARPS * (WARP_LANES / self.sizes.lanes);
-        let tiles = self.sizes.batch * numbering.tiles;
-        let grid = (tiles.div_ceil(workers), self.sizes.channels.div_ceil(self.tile()));
-        Launch { grid, threads: WARPS * WARP_LANES, shared_bytes: 0 }
+        let grid = (numbering.blocks, self.sizes.channels.div_ceil(self.tile()));
+        Self::block_launch(grid, SMALL_WARPS, gather_shared_bytes(SMALL_WARPS))
     }
 
-    /// Blocks that take one crowded tile after the other.
-    pub(crate) fn crowded_launch(&self) -> Launch {
-        let grid = (CROWDED_BLOCKS, self.sizes.channels.div_ceil(self.tile()));
-        let shared_bytes = gather_shared_bytes(SMALL_WARPS);
-        Launch { grid, threads: SMALL_WARPS * WARP_LANES, shared_bytes }
+    fn block_launch(grid: (u32, u32), warps: u32, shared_bytes: u32) -> Launch {
+        Launch { grid, threads: warps * WARP_LANES, shared_bytes }
     }
 
     /// One thread per sample and channel.

@@ -131,7 +131,7 @@ impl Camera {
         upto8(3, |row| {
             let at = matrix.wrapping_add(4 * row).cast();
             // SAFETY: a matrix is four rows of 16 bytes, aligned to that.
-            rows[row] = unsafe { memory::load_words(at, true) }.map(f32::from_bits);
+            rows[row] = unsafe { memory::load_words(at) }.map(f32::from_bits);
         });
         if !geometry.image_wh.is_null() {
             // SAFETY: two numbers for each camera.

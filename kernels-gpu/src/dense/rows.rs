@@ -42,7 +42,7 @@ unsafe fn load_run<S: Storage>(pointer: *const S, count: u32, wide: bool) -> [f3
         upto8(8 / S::PER_VECTOR, |vector| {
             let first = vector * S::PER_VECTOR;
             // SAFETY: the caller's promise.
-            let part = unsafe { S::load_vector(pointer.wrapping_add(first), true) };
+            let part = unsafe { S::load_vector(pointer.wrapping_add(first)) };
             upto8(S::PER_VECTOR, |index| values[first + index] = part[index]);
         });
     } else {

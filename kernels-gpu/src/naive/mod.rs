@@ -8,7 +8,7 @@ pub(crate) mod backward;
 pub(crate) mod forward;
 
 use crate::args::{Level, Sizes};
-use crate::forward::load_map;
+use crate::rows::load_map;
 use crate::memory;
 use crate::sample::Corners;
 use cuda_std::thread;

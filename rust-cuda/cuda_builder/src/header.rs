@@ -63,6 +63,9 @@ pub(crate) fn flags(arch: NvvmArch, ptx_version: u32, release: bool) -> Vec<Stri
         format!("-Ctarget-cpu={arch}"),
         format!("-Ctarget-feature=+ptx{ptx_version}"),
         format!("-Copt-level={}", if release { 3 } else { 1 }),
+        // It copies code into both ways of a branch, barriers and warp operations with it. Lanes that go different ways
+        // then wait for each other in different places, for ever: rustc does not know that such code must stay one.
+        "-Zmir-enable-passes=-JumpThreading".to_owned(),
     ];
     flags.extend(arch.cfgs().map(|cfg| format!("--cfg={cfg}")));
     flags
