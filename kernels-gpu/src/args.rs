@@ -127,7 +127,7 @@ impl Divisor {
     /// The quotient of a number below 2³¹.
     #[inline(always)]
     pub const fn quotient(&self, number: u32) -> u32 {
-        let upper = (self.magic as u64 * number as u64 >> 32) as u32;
+        let upper = ((self.magic as u64 * number as u64) >> 32) as u32;
         upper.wrapping_add(number) >> self.shift
     }
 
