@@ -13,8 +13,11 @@ on_every_backend!(
     backward_is_the_adjoint_of_forward,
     forward_repeats_bit_for_bit,
     repeatable_gradients_repeat_bit_for_bit,
-    crowded_tiles_match_the_exact_sums,
-    maps_of_many_cells_match_the_exact_sums,
+    tiles_that_a_block_shares_match_the_exact_sums,
+    maps_of_many_tiles_match_the_exact_sums,
+    more_maps_than_a_warp_has_lanes_match_the_exact_sums,
+    points_that_share_marks_match_the_exact_sums,
+    more_rows_than_a_window_holds_match_the_exact_sums,
     border_of_the_operator_rule,
     rim_of_the_grid_sample_rule,
     positions_are_rounded_twice,
@@ -51,7 +54,7 @@ fn sizes() -> Vec<Sizes> {
         sizes(2, 6, 4, 2, &[(12, 20), (6, 10)], 8, 32),
         // More than one warp's worth of points, and channels that fill no vector.
         sizes(1, 2, 70, 1, &[(5, 8)], 5, 7),
-        // More (point, camera) pairs than a block lists at a time, 1,024.
+        // More (point, camera) pairs than a block lists at a time, 512.
         sizes(1, 2, 650, 2, &[(3, 4)], 2, 1),
         // More channels than a tile has, 256: a group on both sides of the border, whole groups, a group of two tiles.
         sizes(2, 2, 3, 2, &[(3, 4)], 5, 57),
@@ -169,8 +172,8 @@ fn repeatable_gradients_repeat_bit_for_bit<T: Element>(subject: &Subject) {
     }
 }
 
-/// Hundreds of samples around every pixel: more than one worker takes alone, on maps with gaps between them.
-fn crowded_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
+/// Hundreds of samples around every pixel: the warps of a block share a tile, on maps with gaps between them.
+fn tiles_that_a_block_shares_match_the_exact_sums<T: Element>(subject: &Subject) {
     let shapes = Array3::from_shape_vec((1, 2, 2), vec![3, 2, 1, 1]).expect("2·2");
     let starts = Array::from_shape_vec((1, 2), vec![9, 2]).expect("2");
     let layout = FeatureLayout::new(shapes.view(), starts.view(), 17).expect("the maps lie inside");
@@ -181,18 +184,54 @@ fn crowded_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
     }
 }
 
-/// A map with more cells than one block sorts samples into: 128 by 128, in two bands.
-fn maps_of_many_cells_match_the_exact_sums<T: Element>(subject: &Subject) {
+/// A map of 64 by 64 tiles, of which the last row and column have one pixel across.
+fn maps_of_many_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
     let level = LevelShape { height: 127, width: 127 };
     let layout = FeatureLayout::uniform(1, &[level]).expect("has pixels");
     let shape = AggregationShape::new(layout, 1, 20, 10, 4, 1).expect("fit");
     let mut case = Case::random(shape, 8);
-    // Cell 8192, the first of the second band: left of the first column, between rows 63 and 64.
     for anchor in 0..5 {
+        // Left of the first column, between rows 63 and 64, which are in different tiles.
         case.sampling_locations[[0, anchor, 0, 0, 0]] = 0.003;
         case.sampling_locations[[0, anchor, 0, 0, 1]] = 64.0 / 127.0 + 0.0004 * anchor as f64;
+        // Right of the last column and below the last row.
+        case.sampling_locations.slice_mut(s![0, anchor, 1, 0, ..]).fill(0.997);
     }
     assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
+}
+
+/// 36 maps, in three sizes: some of their tiles are a warp's, some a block's.
+fn more_maps_than_a_warp_has_lanes_match_the_exact_sums<T: Element>(subject: &Subject) {
+    let levels = [(1, 1), (5, 7), (3, 2), (2, 3)];
+    let levels = levels.map(|(height, width)| LevelShape { height, width });
+    let layout = FeatureLayout::uniform(9, &levels).expect("has pixels");
+    let shape = AggregationShape::new(layout, 2, 8, 10, 6, 2).expect("fit");
+    assert_matches(&Case::random(shape, 6).cast::<T>(), subject, BorderRule::GridSample);
+}
+
+/// More points than 1,024 times 32, so that more than 32 neighbours share a mark, and more than 32 marks in several words.
+fn points_that_share_marks_match_the_exact_sums<T: Element>(subject: &Subject) {
+    let levels = [(3, 3), (40, 40)].map(|(height, width)| LevelShape { height, width });
+    let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
+    let shape = AggregationShape::new(layout, 1, 34, 1000, 1, 1).expect("fit");
+    let mut case = Case::random(shape, 9);
+    // Few are seen.
+    for (number, mut location) in case.sampling_locations.rows_mut().into_iter().enumerate() {
+        if number % 97 != 0 {
+            location.fill(-1.0);
+        }
+    }
+    assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
+}
+
+/// Anchors whose samples touch more distinct rows than a block holds at a time: 384, and fewer with many groups.
+fn more_rows_than_a_window_holds_match_the_exact_sums<T: Element>(subject: &Subject) {
+    let levels = [(24, 40), (12, 20), (3, 5)].map(|(height, width)| LevelShape { height, width });
+    for (points, channels, groups) in [(150, 8, 2), (20, 96, 96), (6, 300, 300)] {
+        let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
+        let shape = AggregationShape::new(layout, 1, 2, points, channels, groups).expect("fit");
+        assert_matches(&Case::random(shape, 2).cast::<T>(), subject, BorderRule::Operator);
+    }
 }
 
 /// One camera, one map, one channel and group, unit weights; `locations` are the points of as many anchors.
