@@ -130,10 +130,10 @@ impl<T: GpuElement> Operator<T> {
         4 * kernels::forward_scratch::<T::Kernel>(&self.plan, self.algorithm)
     }
 
-    /// Bytes of workspace that [`backward`](Self::backward) needs: 16 for each (anchor, point, camera, level) and a few for
-    /// each pixel, whatever the element type and number of channels.
-    ///
-    /// Where maps share pixels it is none for fp32, and for fp16 and bf16 an fp32 copy of the feature gradient.
+    /// Bytes of workspace that [`backward`](Self::backward) needs. Where the feature gradient is gathered
+    /// ([`Algorithm::Repeatable`], and fp16 and bf16): for every 2 by 2 pixels a bit for every 32 points of a batch item, at
+    /// most 128 bytes, whatever the number of channels. Where it is added to memory: none for fp32, and for fp16 and bf16,
+    /// when maps share pixels, an fp32 copy of it.
     #[must_use]
     pub fn backward_workspace_bytes(&self) -> usize {
         4 * kernels::backward_scratch::<T::Kernel>(&self.plan, self.algorithm)
