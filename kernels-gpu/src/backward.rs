@@ -321,7 +321,7 @@ unsafe fn differentiate<T: Storage, C: GroupSums<T>, W: Weights, const SCATTER: 
     let sizes = &args.sizes;
     let pairs = sizes.pairs();
     let samples = &anchor.samples;
-    let window = Window::new(args.window, 0, sizes.groups);
+    let window = Window::new(args.window, sizes.groups);
     let mut first = 0;
     while first < pairs {
         // SAFETY: the whole block is here with the same arguments, and a barrier has passed since the last list was

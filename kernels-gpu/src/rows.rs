@@ -155,9 +155,8 @@ impl Corner {
 pub(crate) struct Window {
     /// Most rows it holds.
     pub(crate) capacity: u32,
-    /// Groups of which the weights are staged, from the first on.
+    /// Weight groups.
     groups: u32,
-    first_group: u32,
     /// Lanes that stage or combine the groups of one sample, a power of two.
     group_lanes: u32,
     keys: SharedWords,
@@ -170,13 +169,12 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// The window of a block for the given groups.
+    /// The window of a block, for so many weight groups.
     #[inline(always)]
-    pub(crate) fn new(capacity: u32, first_group: u32, groups: u32) -> Self {
+    pub(crate) fn new(capacity: u32, groups: u32) -> Self {
         Self {
             capacity,
             groups,
-            first_group,
             group_lanes: groups.next_power_of_two().min(WARP_LANES),
             keys: SharedWords::new(words::KEYS),
             values: SharedWords::new(words::VALUES),
@@ -281,7 +279,7 @@ impl Window {
         }
     }
 
-    /// Stages the weights of the round's samples for the window's groups. Complete after the block's next barrier.
+    /// Stages the weights of the round's samples. Complete after the block's next barrier.
     ///
     /// # Safety
     ///
@@ -302,7 +300,7 @@ impl Window {
                 let Named { pair, level } = samples.name(sizes, round.first + sample);
                 let mut group = place.thread & (self.group_lanes - 1);
                 while group < self.groups {
-                    let weight = samples.weights.load(pair, level, self.first_group + group);
+                    let weight = samples.weights.load(pair, level, group);
                     self.weights.set(sample * self.groups + group, weight.to_bits());
                     group += self.group_lanes;
                 }
@@ -367,7 +365,7 @@ impl Window {
         f32::from_bits(unsafe { self.coefficients.get(sample * 4 + which) })
     }
 
-    /// A staged weight, by its group counted from the window's first.
+    /// A staged weight, by its group.
     ///
     /// # Safety
     ///
