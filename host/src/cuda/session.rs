@@ -322,7 +322,7 @@ fn download<A: bytemuck::Pod, D: Dimension>(
 /// };
 /// let layout = FeatureLayout::uniform(1, &[LevelShape { height: 4, width: 4 }])?;
 /// let shape = AggregationShape::new(layout, 1, 10, 3, 32, 8)?;
-/// let mut feature_maps = Array3::<f32>::ones(shape.feature_maps_dim());
+/// let ones = Array3::<f32>::ones(shape.feature_maps_dim());
 /// let sampling_locations = Array5::from_elem(shape.sampling_locations_dim(), 0.5);
 /// let weights = Array6::<f32>::ones(shape.weights_dim());
 /// let grad_output = Array3::ones(shape.output_dim());
@@ -331,12 +331,12 @@ fn download<A: bytemuck::Pod, D: Dimension>(
 ///     sampling_locations: sampling_locations.view(),
 ///     weights: weights.view(),
 /// };
-/// let first = inputs(feature_maps.view());
+/// let first = inputs(ones.view());
 /// let session = device.session(&shape, BorderRule::Operator, first, grad_output.view())?;
 /// let graph = session.forward_graph(Algorithm::Fast)?;
 ///
-/// feature_maps.fill(2.0);
-/// session.update(inputs(feature_maps.view()), grad_output.view())?;
+/// let twos = &ones + 1.0;
+/// session.update(inputs(twos.view()), grad_output.view())?;
 /// graph.launch()?;
 /// assert!(session.output()?.iter().all(|&value| value == 6.0));
 /// # Ok(())
