@@ -16,20 +16,9 @@ use crate::workloads::Workload;
 /// Width of an image in pixels.
 const WIDTH: f64 = 704.0;
 
-/// Fixed key points of a box: the centre, and near the middle of each side.
-const FIXED: [[f64; 3]; 7] = [
-    [0.0, 0.0, 0.0],
-    [0.45, 0.0, 0.0],
-    [-0.45, 0.0, 0.0],
-    [0.0, 0.45, 0.0],
-    [0.0, -0.45, 0.0],
-    [0.0, 0.0, 0.45],
-    [0.0, 0.0, -0.45],
-];
-
 /// The settings of Sparse4D v3 at the sizes of a workload.
 pub fn config(workload: &Workload) -> BlockConfig {
-    let fixed = FIXED.len().min(workload.points);
+    let fixed = BoxKeyPoints::CENTRE_AND_SIDES.len().min(workload.points);
     BlockConfig {
         embed_dims: workload.embed_dims,
         num_groups: workload.groups,
@@ -37,7 +26,7 @@ pub fn config(workload: &Workload) -> BlockConfig {
         num_cams: workload.cameras,
         kps_generator: KeyPointsConfig::Box(BoxKeyPoints {
             num_learnable_pts: workload.points - fixed,
-            fix_scale: FIXED[..fixed].to_vec(),
+            fix_scale: BoxKeyPoints::CENTRE_AND_SIDES[..fixed].to_vec(),
         }),
         use_deformable_func: true,
         use_camera_embed: true,

@@ -107,15 +107,7 @@ fn config() -> BlockConfig {
         num_cams: 6,
         kps_generator: KeyPointsConfig::Box(BoxKeyPoints {
             num_learnable_pts: 2,
-            fix_scale: vec![
-                [0.0, 0.0, 0.0],
-                [0.45, 0.0, 0.0],
-                [-0.45, 0.0, 0.0],
-                [0.0, 0.45, 0.0],
-                [0.0, -0.45, 0.0],
-                [0.0, 0.0, 0.45],
-                [0.0, 0.0, -0.45],
-            ],
+            fix_scale: BoxKeyPoints::CENTRE_AND_SIDES.to_vec(),
         }),
         use_deformable_func: true,
         use_camera_embed: true,

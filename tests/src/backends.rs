@@ -74,17 +74,10 @@ impl fmt::Display for Subject {
 macro_rules! on_every_backend {
     ($($check:ident),+ $(,)?) => {
         $(mod $check {
-            $crate::on_every_backend!(@subject $check reference
-                fp64 f64, fp32 f32, fp16 half::f16, bf16 half::bf16);
-            $crate::on_every_backend!(@subject $check cpu
-                fp64 f64, fp32 f32, fp16 half::f16, bf16 half::bf16);
-            $crate::on_every_backend!(@subject $check emulator
-                fp32 f32, fp16 half::f16, bf16 half::bf16);
+            $crate::on_every_backend!(@block $check);
             $crate::on_every_backend!(@subject $check emulator_repeatable
                 fp32 f32, fp16 half::f16, bf16 half::bf16);
             $crate::on_every_backend!(@subject $check emulator_naive
-                fp32 f32, fp16 half::f16, bf16 half::bf16);
-            $crate::on_every_backend!(@subject $check cuda
                 fp32 f32, fp16 half::f16, bf16 half::bf16);
             $crate::on_every_backend!(@subject $check cuda_repeatable
                 fp32 f32, fp16 half::f16, bf16 half::bf16);
@@ -92,18 +85,21 @@ macro_rules! on_every_backend {
                 fp32 f32, fp16 half::f16, bf16 half::bf16);
         })+
     };
-    // Where the whole attention block runs.
     (block: $($check:ident),+ $(,)?) => {
         $(mod $check {
-            $crate::on_every_backend!(@subject $check reference
-                fp64 f64, fp32 f32, fp16 half::f16, bf16 half::bf16);
-            $crate::on_every_backend!(@subject $check cpu
-                fp64 f64, fp32 f32, fp16 half::f16, bf16 half::bf16);
-            $crate::on_every_backend!(@subject $check emulator
-                fp32 f32, fp16 half::f16, bf16 half::bf16);
-            $crate::on_every_backend!(@subject $check cuda
-                fp32 f32, fp16 half::f16, bf16 half::bf16);
+            $crate::on_every_backend!(@block $check);
         })+
+    };
+    // Where the whole attention block runs, and everything else.
+    (@block $check:ident) => {
+        $crate::on_every_backend!(@subject $check reference
+            fp64 f64, fp32 f32, fp16 half::f16, bf16 half::bf16);
+        $crate::on_every_backend!(@subject $check cpu
+            fp64 f64, fp32 f32, fp16 half::f16, bf16 half::bf16);
+        $crate::on_every_backend!(@subject $check emulator
+            fp32 f32, fp16 half::f16, bf16 half::bf16);
+        $crate::on_every_backend!(@subject $check cuda
+            fp32 f32, fp16 half::f16, bf16 half::bf16);
     };
     (@subject $check:ident $subject:ident $($dtype:ident $type:ty),+) => {
         mod $subject {

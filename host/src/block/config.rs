@@ -19,15 +19,7 @@ use crate::rule::BorderRule;
 ///     attn_drop: 0.15,
 ///     kps_generator: KeyPointsConfig::Box(BoxKeyPoints {
 ///         num_learnable_pts: 6,
-///         fix_scale: vec![
-///             [0.0, 0.0, 0.0],
-///             [0.45, 0.0, 0.0],
-///             [-0.45, 0.0, 0.0],
-///             [0.0, 0.45, 0.0],
-///             [0.0, -0.45, 0.0],
-///             [0.0, 0.0, 0.45],
-///             [0.0, 0.0, -0.45],
-///         ],
+///         fix_scale: BoxKeyPoints::CENTRE_AND_SIDES.to_vec(),
 ///     }),
 ///     use_deformable_func: true,
 ///     use_camera_embed: true,
@@ -108,6 +100,19 @@ pub struct BoxKeyPoints {
     /// Places of the fixed points in fractions of the box's sides (W, L, H). Default: the centre. A checkpoint that has
     /// places of its own overrides them.
     pub fix_scale: Vec<[f64; 3]>,
+}
+
+impl BoxKeyPoints {
+    /// The fixed points of Sparse4D v3 and its relatives, for `fix_scale`: the centre, and near the middle of each side.
+    pub const CENTRE_AND_SIDES: [[f64; 3]; 7] = [
+        [0.0, 0.0, 0.0],
+        [0.45, 0.0, 0.0],
+        [-0.45, 0.0, 0.0],
+        [0.0, 0.45, 0.0],
+        [0.0, -0.45, 0.0],
+        [0.0, 0.0, 0.45],
+        [0.0, 0.0, -0.45],
+    ];
 }
 
 impl Default for BoxKeyPoints {

@@ -239,6 +239,23 @@ mod tests {
     }
 
     #[test]
+    fn a_divisor_divides() {
+        let largest = (1 << 31) - 1;
+        for value in [1, 2, 3, 5, 6, 7, 13, 32, 255, 641, 1_220, 65_537, largest - 1, largest] {
+            let divisor = Divisor::new(value);
+            let near = [0, 1, value - 1, value, value + 1, 2 * (value / 2) + 1, 1_000_003];
+            let multiples = [largest / value * value, (largest / value * value).saturating_sub(1)];
+            for number in near.into_iter().chain(multiples).chain([largest]) {
+                if number <= largest {
+                    let expected = (number / value, number % value);
+                    assert_eq!(divisor.divide(number), expected, "{number} by {value}");
+                }
+            }
+        }
+        assert_eq!(Divisor::new(0), Divisor::new(1));
+    }
+
+    #[test]
     fn naive_grids_hold_every_item() {
         let launch = plan(1000, 100, 256, 8).unwrap().naive_launch();
         let threads = u64::from(launch.grid.0) * u64::from(launch.grid.1) * 256;
