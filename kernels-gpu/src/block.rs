@@ -38,22 +38,28 @@ impl Place {
     /// The calling thread's place.
     #[inline(always)]
     pub(crate) fn new(sizes: &Sizes) -> Self {
-        Self::of(sizes, thread::thread_idx_x())
+        Self::of(sizes.lanes, thread::thread_idx_x())
+    }
+
+    /// The calling thread's place in a block whose workers have that many lanes, a power of two up to 32.
+    #[inline(always)]
+    pub(crate) fn with_lanes(lanes: u32) -> Self {
+        Self::of(lanes, thread::thread_idx_x())
     }
 
     /// The calling thread's place once more. What follows from it is computed anew, which costs less than the registers
     /// that keep it over other work.
     #[inline(always)]
     pub(crate) fn again(sizes: &Sizes) -> Self {
-        Self::of(sizes, memory::opaque(thread::thread_idx_x()))
+        Self::of(sizes.lanes, memory::opaque(thread::thread_idx_x()))
     }
 
     #[inline(always)]
-    fn of(sizes: &Sizes, thread: u32) -> Self {
+    fn of(lanes: u32, thread: u32) -> Self {
         let threads = thread::block_dim_x();
         let warp_lane = thread % WARP_LANES;
         // A power of two: shifts and masks instead of divisions.
-        let shift = sizes.lanes.trailing_zeros();
+        let shift = lanes.trailing_zeros();
         Self {
             thread,
             threads,
@@ -62,8 +68,8 @@ impl Place {
             warp_lane,
             worker: warp_lane >> shift,
             workers: WARP_LANES >> shift,
-            lane: warp_lane & (sizes.lanes - 1),
-            lanes: sizes.lanes,
+            lane: warp_lane & (lanes - 1),
+            lanes,
         }
     }
 

@@ -3,6 +3,8 @@
 //! As in [`args`](crate::args). Letters besides those of the operator: `R = B * A` anchors of all batch items, `E` the
 //! length of an instance feature, which equals `C`. Parameters are fp32 whatever the element type `T`.
 
+use crate::args::Divisor;
+
 /// A matrix that kernels read: rows of elements, and rows of fp32 numbers behind them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -181,6 +183,14 @@ pub struct BlockSizes {
     pub channels: u32,
     /// Which locations count, [`rule`](crate::args::rule).
     pub rule: u32,
+    /// `points`, to divide by.
+    pub by_points: Divisor,
+    /// `cameras`, to divide by.
+    pub by_cameras: Divisor,
+    /// `groups`, to divide by.
+    pub by_groups: Divisor,
+    /// Lanes of a warp that share the weights of a (point, camera) pair, a power of two up to 32.
+    pub weight_lanes: u32,
 }
 
 impl BlockSizes {
@@ -194,6 +204,12 @@ impl BlockSizes {
     #[inline(always)]
     pub const fn logits(&self) -> u32 {
         self.levels * self.points * self.groups
+    }
+
+    /// Weights of a (point, camera) pair.
+    #[inline(always)]
+    pub const fn weights_of_pair(&self) -> u32 {
+        self.levels * self.groups
     }
 }
 
@@ -313,7 +329,7 @@ pub struct WeightsArgs<T> {
     pub logits: Logits,
     /// `(R, P, N, 2)` sampling locations.
     pub locations: *const f32,
-    /// `(R, G, 2)`: the largest logit, and one over the sum of `exp(logit - largest)`.
+    /// `(R, G, 2)`: the largest logit times log₂ e, and one over the sum of `exp(logit - largest)`.
     pub statistics: *mut f32,
     /// `(R, P, N, L, G)` weights, written where the location counts.
     pub weights: *mut T,
@@ -329,7 +345,9 @@ pub struct WeightsGradientArgs<T> {
     pub logits: Logits,
     /// `(R, G, 2)` as [`WeightsArgs::statistics`].
     pub statistics: *const f32,
-    /// `(R, P, N, L, G)` gradient of the weights, 0 where the location does not count.
+    /// `(R, P, N, 2)` sampling locations.
+    pub locations: *const f32,
+    /// `(R, P, N, L, G)` gradient of the weights, read where the location counts.
     pub grad_weights: *const T,
     /// `(R, C)` what the operator made.
     pub features: *const T,

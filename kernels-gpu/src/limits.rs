@@ -140,9 +140,30 @@ pub(crate) const PRODUCT_PITCH: u32 = PRODUCT_TILE + 8;
 /// Bytes of shared memory for a product: two operands, two buffers.
 pub const PRODUCT_BYTES: u32 = 2 * 2 * PRODUCT_DEPTH * PRODUCT_PITCH * 4;
 
-/// Bytes of shared memory of a block that makes weights: a word for each thread it may have, and two for each group.
+/// Shared memory of a block that makes attention weights, in 32-bit words, and where its parts begin. Counts and visible
+/// pairs lie where they do in [`window_words`].
+pub(crate) mod weights_words {
+    use super::{MAX_WARPS, PAIRS_AT_A_TIME, WARP_LANES, window_words};
+
+    /// Two words for each thread.
+    pub(crate) const PARTS: u32 = window_words::VISIBLE + PAIRS_AT_A_TIME;
+    /// Two words for each group.
+    pub(crate) const STATISTICS: u32 = PARTS + 2 * MAX_WARPS * WARP_LANES;
+}
+
+/// Bytes of shared memory of a block that makes attention weights.
 pub const fn weights_bytes(groups: u32) -> u32 {
-    (32 * WARP_LANES + 2 * groups) * 4
+    4 * (weights_words::STATISTICS + 2 * groups)
+}
+
+/// (level, point)s that as many neighbouring logits `(L, P, G)` as there are `threads` belong to, at most.
+pub(crate) const fn gradient_entries(threads: u32, groups: u32) -> u32 {
+    (threads - 1) / if groups > 0 { groups } else { 1 } + 2
+}
+
+/// Bytes of shared memory of a block of the backward kernel of the softmax, for each anchor of its run.
+pub const fn weights_gradient_bytes(threads: u32, groups: u32) -> u32 {
+    4 * (4 * groups + gradient_entries(threads, groups))
 }
 
 /// Bytes of shared memory of a block of the camera encoder: a word for each warp, and two for each channel.

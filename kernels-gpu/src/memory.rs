@@ -44,6 +44,60 @@ mod device {
         unsafe { load_f32(pointer.cast()) }.to_bits()
     }
 
+    /// Reads a word that no thread writes during the launch; a zero when not `live`, and then no memory is touched.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, as for [`load_f32`].
+    #[inline(always)]
+    pub(crate) unsafe fn load_f32_if(pointer: *const f32, live: bool) -> f32 {
+        let value;
+        // SAFETY: the caller vouches for the address when `live`; the load is predicated on it.
+        unsafe {
+            asm!(
+                "{{ .reg .pred %l; .reg .b64 %a; setp.ne.u32 %l, {l}, 0;",
+                "cvta.to.global.u64 %a, {p}; mov.b32 {v}, 0;",
+                "@%l ld.global.nc.f32 {v}, [%a]; }}",
+                p = in(reg64) pointer, l = in(reg32) u32::from(live), v = out(reg32) value,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        value
+    }
+
+    /// Reads a half word that no thread writes during the launch; a zero when not `live`, and then no memory is touched.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, as for [`load_u16`].
+    #[inline(always)]
+    pub(crate) unsafe fn load_u16_if(pointer: *const u16, live: bool) -> u16 {
+        let value;
+        // SAFETY: the caller vouches for the address when `live`; the load is predicated on it.
+        unsafe {
+            asm!(
+                "{{ .reg .pred %l; .reg .b64 %a; setp.ne.u32 %l, {l}, 0;",
+                "cvta.to.global.u64 %a, {p}; mov.b16 {v}, 0;",
+                "@%l ld.global.nc.u16 {v}, [%a]; }}",
+                p = in(reg64) pointer, l = in(reg32) u32::from(live), v = out(reg16) value,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        value
+    }
+
+    /// Two to the power of `value`, within two units in the last place; 0 where that would be subnormal.
+    #[inline(always)]
+    pub(crate) fn exp2(value: f32) -> f32 {
+        let power;
+        // SAFETY: a register to register operation.
+        unsafe {
+            asm!("ex2.approx.ftz.f32 {p}, {v};", v = in(reg32) value, p = out(reg32) power,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        power
+    }
+
     /// Reads a half word that no thread writes during the launch.
     ///
     /// # Safety
@@ -495,6 +549,32 @@ mod host {
         emulator::global_read(pointer.cast(), 2);
         // SAFETY: the caller's promise, and the emulator has checked the address.
         unsafe { pointer.read() }
+    }
+
+    /// Reads a word that no thread writes during the launch; a zero when not `live`, and then no memory is touched.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, as for [`load_f32`].
+    pub(crate) unsafe fn load_f32_if(pointer: *const f32, live: bool) -> f32 {
+        // SAFETY: the caller's promise is the same.
+        if live { unsafe { load_f32(pointer) } } else { 0.0 }
+    }
+
+    /// Reads a half word that no thread writes during the launch; a zero when not `live`, and then no memory is touched.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, as for [`load_u16`].
+    pub(crate) unsafe fn load_u16_if(pointer: *const u16, live: bool) -> u16 {
+        // SAFETY: the caller's promise is the same.
+        if live { unsafe { load_u16(pointer) } } else { 0 }
+    }
+
+    /// Two to the power of `value`; 0 where that would be subnormal.
+    pub(crate) fn exp2(value: f32) -> f32 {
+        let power = value.exp2();
+        if power.is_subnormal() { 0.0 } else { power }
     }
 
     /// Reads two words that no thread writes during the launch.

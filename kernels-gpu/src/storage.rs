@@ -16,6 +16,13 @@ pub(crate) trait Storage: Copy + 'static {
     /// `pointer` is aligned, and valid for reads of an element nobody writes meanwhile.
     unsafe fn load(pointer: *const Self) -> f32;
 
+    /// Reads one element as [`load`](Self::load) does, or a zero when not `live`.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, as for [`load`](Self::load).
+    unsafe fn load_if(pointer: *const Self, live: bool) -> f32;
+
     /// Reads the 16 bytes at `pointer`, or zeros when not `live`. Only the first
     /// [`PER_VECTOR`](Self::PER_VECTOR) results carry elements.
     ///
@@ -54,6 +61,12 @@ impl Storage for f32 {
     unsafe fn load(pointer: *const Self) -> f32 {
         // SAFETY: the caller's promise is the same.
         unsafe { memory::load_f32(pointer) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_if(pointer: *const Self, live: bool) -> f32 {
+        // SAFETY: the caller's promise is the same.
+        unsafe { memory::load_f32_if(pointer, live) }
     }
 
     #[inline(always)]
@@ -101,6 +114,12 @@ macro_rules! sixteen_bit_storage {
             unsafe fn load(pointer: *const Self) -> f32 {
                 // SAFETY: the caller's promise is the same; the type is a transparent `u16`.
                 $widen(unsafe { memory::load_u16(pointer.cast()) })
+            }
+
+            #[inline(always)]
+            unsafe fn load_if(pointer: *const Self, live: bool) -> f32 {
+                // SAFETY: the caller's promise is the same; the type is a transparent `u16`. Zero bits are a zero.
+                $widen(unsafe { memory::load_u16_if(pointer.cast(), live) })
             }
 
             #[inline(always)]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `points.rs` | key points of an anchor and their places in the images |
 //! | `points_gradient.rs` | the way back: anchors, learned offsets, projection matrices |
+//! | `logits.rs` | the logits of an anchor and its cameras |
 //! | `weights.rs` | logits to weights: the softmax over cameras, levels and points |
 //! | `weights_gradient.rs` | the way back |
 //! | `camera.rs`, `camera_gradient.rs` | the camera encoder |
@@ -11,6 +12,7 @@
 
 pub(crate) mod camera;
 pub(crate) mod camera_gradient;
+pub(crate) mod logits;
 pub(crate) mod points;
 pub(crate) mod points_gradient;
 pub(crate) mod random;

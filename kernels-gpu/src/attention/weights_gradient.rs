@@ -2,26 +2,61 @@
 //!
 //! With `s` the softmax and bars for gradients, `z̄ = s (s̄ - D)` where `D` is the sum of `s s̄` over all cameras, levels
 //! and points of the group. It needs no pass over them: as the output is linear in the weights, `D` is the sum of output
-//! times output gradient over the group's channels.
+//! times output gradient over the group's channels. And `s̄` is 0 except for the few pairs that are seen, so that the others'
+//! is not read.
 //!
 //! A block has a run of anchors of one batch item. A thread has some of the logits `(L, P, G)`, and for those all
 //! cameras and all anchors of the run, so that it adds up the cameras' gradient in registers, in a fixed order.
 
-use crate::attention::weights::{OfAnchor, inner_products};
-use crate::block_args::WeightsGradientArgs;
+use crate::attention::logits::{CAMERAS, OfAnchor, exponential};
+use crate::attention::sum_over_warp;
+use crate::block::Place;
+use crate::block_args::{BlockSizes, WeightsGradientArgs};
+use crate::limits::{WARP_LANES, gradient_entries};
 use crate::memory::{self, SharedWords};
 use crate::storage::Storage;
-use crate::unroll::each8;
-#[cfg(target_arch = "nvptx64")]
-use cuda_std::GpuFloat;
+use crate::unroll::{array4, array8, each4, each8};
+use crate::visible::is_visible;
 use cuda_std::thread;
 
-/// Cameras whose sums a thread keeps at a time.
-const CAMERAS: u32 = 8;
+/// The run of anchors of a block, and where it keeps what all its threads need of them.
+#[derive(Clone, Copy)]
+struct Run {
+    item: u64,
+    /// Row of the first anchor.
+    first: u64,
+    anchors: u32,
+    /// `(anchors, G)` of four words each: the two of the statistics, `D`, and one that fills up.
+    groups: SharedWords,
+    /// `(anchors, entries)`: what there is to know of the pairs of some (level, point)s, [`Marks`].
+    marks: SharedWords,
+    /// (level, point)s that the words at `marks` are for: the first of them, and how many they are at most.
+    first_entry: u32,
+    entries: u32,
+}
+
+/// What there is to know of the pairs of one point and up to [`CAMERAS`] cameras: a bit each.
+#[derive(Clone, Copy)]
+struct Marks(u32);
+
+impl Marks {
+    /// Whether the gradient of the weights has to be read: the pair is seen, and dropout keeps it.
+    #[inline(always)]
+    fn counts(self, slot: usize) -> bool {
+        self.0 >> slot & 1 != 0
+    }
+
+    /// Whether the logits are minus infinity.
+    #[inline(always)]
+    fn is_hidden(self, slot: usize) -> bool {
+        self.0 >> (CAMERAS as usize + slot) & 1 != 0
+    }
+}
 
 /// Writes the gradient of the anchors' logits, and that of the cameras' summed over runs of anchors.
 ///
-/// Grid: `(runs, B)`. Block: any number of whole warps. Shared memory: a word for each anchor of a run and group.
+/// Grid: `(runs, B)`. Block: whole warps, at most 16. Shared memory:
+/// [`weights_gradient_bytes`](crate::limits::weights_gradient_bytes).
 ///
 /// # Safety
 ///
@@ -29,26 +64,133 @@ const CAMERAS: u32 = 8;
 #[inline(always)]
 pub(crate) unsafe fn weights_gradient<T: Storage>(args: WeightsGradientArgs<T>) {
     let sizes = &args.sizes;
+    let place = Place::with_lanes(WARP_LANES);
     let item = u64::from(thread::block_idx_y());
     let first = thread::block_idx_x() * args.run;
-    let end = (first + args.run).min(sizes.anchors);
-    let of_item = item * u64::from(sizes.anchors);
-    let (first, end) = (of_item + u64::from(first), of_item + u64::from(end));
-    let shared = SharedWords::new(0);
+    let mut run = Run {
+        item,
+        first: item * u64::from(sizes.anchors) + u64::from(first),
+        anchors: args.run.min(sizes.anchors - first),
+        groups: SharedWords::new(0),
+        marks: SharedWords::new(4 * args.run * sizes.groups),
+        first_entry: 0,
+        entries: gradient_entries(place.threads, sizes.groups),
+    };
     // SAFETY: the whole block is here, and the anchors exist.
-    unsafe {
-        inner_products(shared, sizes, [args.features, args.grad_features], first, end);
-    }
-    thread::sync_threads();
-    let mut index = thread::thread_idx_x();
-    while index < sizes.logits() {
+    unsafe { note_groups(&args, &run, place) };
+    let mut first_index = 0;
+    while first_index < sizes.logits() {
+        run.first_entry = sizes.by_groups.quotient(first_index);
         let mut camera = 0;
         while camera < sizes.cameras {
-            // SAFETY: the logit exists and is this thread's own; the inner products are complete.
-            unsafe { logit_gradient(&args, first..end, index, camera, shared) };
+            // SAFETY: the whole block is here: the loops' bounds are its own. The barrier at their end has passed since
+            // the marks were read.
+            unsafe { note_marks(&args, &run, place, camera) };
+            thread::sync_threads();
+            let index = first_index + place.thread;
+            if index < sizes.logits() {
+                // SAFETY: the logit exists and is this thread's own; what the block keeps is complete.
+                unsafe { logit_gradient(&args, &run, index, camera) };
+            }
+            thread::sync_threads();
             camera += CAMERAS;
         }
-        index += thread::block_dim_x();
+        first_index += place.threads;
+    }
+}
+
+/// Notes the statistics and `D` for each anchor of the run and each group.
+///
+/// # Safety
+///
+/// The whole block makes the call; the anchors exist.
+#[inline(always)]
+unsafe fn note_groups<T: Storage>(args: &WeightsGradientArgs<T>, run: &Run, place: Place) {
+    let sizes = &args.sizes;
+    let count = run.anchors * sizes.groups;
+    let mut number = place.thread;
+    while number < count {
+        let at = run.first * u64::from(sizes.groups) + u64::from(number);
+        // SAFETY: an anchor and a group; the words are this thread's.
+        unsafe {
+            let [largest, scale] = memory::load_pair(args.statistics.wrapping_add(2 * at as usize));
+            run.groups.set(4 * number, largest.to_bits());
+            run.groups.set(4 * number + 1, scale.to_bits());
+            run.groups.set(4 * number + 3, 0);
+        }
+        number += place.threads;
+    }
+    let size = sizes.channels / sizes.groups.max(1);
+    let start = (run.first * u64::from(sizes.channels)) as usize;
+    let [features, gradients] =
+        [args.features, args.grad_features].map(|array| array.wrapping_add(start));
+    let mut first = place.warp;
+    while first < count {
+        let number = |slot: usize| first + slot as u32 * place.warps;
+        // Four at a time, for the loads of all to be under way together.
+        let mut sums = [0.0; 4];
+        let mut channel = place.warp_lane;
+        while channel < size {
+            let products = array4(|slot| {
+                let at = (number(slot).min(count - 1) * size + channel) as usize;
+                // SAFETY: a channel of the group.
+                unsafe { T::load(features.wrapping_add(at)) * T::load(gradients.wrapping_add(at)) }
+            });
+            each4(|slot| sums[slot] += products[slot]);
+            channel += WARP_LANES;
+        }
+        each4(|slot| {
+            // SAFETY: the whole warp is here.
+            let sum = unsafe { sum_over_warp(sums[slot]) };
+            if place.warp_lane == 0 && number(slot) < count {
+                // SAFETY: the word is this warp's.
+                unsafe { run.groups.set(4 * number(slot) + 2, sum.to_bits()) };
+            }
+        });
+        first += 4 * place.warps;
+    }
+}
+
+/// Notes the marks of the run's pairs with up to [`CAMERAS`] cameras from `first_camera` on.
+///
+/// # Safety
+///
+/// The whole block makes the call; the anchors exist.
+#[inline(always)]
+unsafe fn note_marks<T: Storage>(
+    args: &WeightsGradientArgs<T>,
+    run: &Run,
+    place: Place,
+    first_camera: u32,
+) {
+    let sizes = &args.sizes;
+    let mut number = place.thread;
+    while number < run.anchors * run.entries {
+        let (anchor, entry) = (number / run.entries, run.first_entry + number % run.entries);
+        let (level, point) = sizes.by_points.divide(entry);
+        if level < sizes.levels {
+            let row = run.first + u64::from(anchor);
+            let logits = OfAnchor::new(&args.logits, sizes, run.item, row);
+            let pairs = args.locations.wrapping_add((2 * row * u64::from(sizes.pairs())) as usize);
+            let bits = array8(|slot| {
+                let camera = first_camera + slot as u32;
+                if camera >= sizes.cameras {
+                    return 0;
+                }
+                let seen = is_visible(pairs, point * sizes.cameras + camera, sizes.rule);
+                // SAFETY: point and camera exist.
+                unsafe {
+                    let counts = seen && logits.dropout(camera, point) != 0.0;
+                    let hidden = logits.is_hidden(camera, point);
+                    (u32::from(hidden) << CAMERAS | u32::from(counts)) << slot
+                }
+            });
+            let mut marks = 0;
+            each8(|slot| marks |= bits[slot]);
+            // SAFETY: the word is this thread's.
+            unsafe { run.marks.set(number, marks) };
+        }
+        number += place.threads;
     }
 }
 
@@ -60,74 +202,72 @@ pub(crate) unsafe fn weights_gradient<T: Storage>(args: WeightsGradientArgs<T>) 
 #[inline(always)]
 unsafe fn logit_gradient<T: Storage>(
     args: &WeightsGradientArgs<T>,
-    anchors: core::ops::Range<u64>,
+    run: &Run,
     index: u32,
     first_camera: u32,
-    shared: SharedWords,
 ) {
     let sizes = &args.sizes;
-    let (group, entry) = (index % sizes.groups.max(1), index / sizes.groups.max(1));
-    let (point, level) = (entry % sizes.points.max(1), entry / sizes.points.max(1));
-    let count = u64::from(sizes.logits());
-    let by_camera = args.logits.camera.is_null();
-    let mut of_cameras = [0.0; CAMERAS as usize];
-    let mut sums = [0.0; CAMERAS as usize];
-    let one = OfAnchor::new(&args.logits, sizes, anchors.start);
-    each8(|slot| {
-        let camera = first_camera + slot as u32;
-        if camera < sizes.cameras {
-            // SAFETY: camera and index exist.
-            of_cameras[slot] = unsafe { one.of_camera(camera, index) };
-        }
+    let (entry, group) = sizes.by_groups.divide(index);
+    let (level, point) = sizes.by_points.divide(entry);
+    let count = sizes.logits() as usize;
+    let of_pair = sizes.weights_of_pair() as usize;
+    let of_row = sizes.pairs() as usize * of_pair;
+    let weights = args.grad_weights.wrapping_add(
+        run.first as usize * of_row
+            + (point * sizes.cameras + first_camera) as usize * of_pair
+            + (level * sizes.groups + group) as usize,
+    );
+    let kept = if args.logits.dropout.is_active() { args.logits.dropout.scale } else { 1.0 };
+    let exists = |slot: usize| first_camera + (slot as u32) < sizes.cameras;
+    let one = OfAnchor::new(&args.logits, sizes, run.item, run.first);
+    let of_cameras = array8(|slot| {
+        let live = exists(slot) && one.shared;
+        // SAFETY: camera and index exist.
+        if live { unsafe { one.own(first_camera + slot as u32, index) } } else { 0.0 }
     });
-    for row in anchors.clone() {
-        let logits = OfAnchor::new(&args.logits, sizes, row);
-        let statistics = 2 * (row * u64::from(sizes.groups) + u64::from(group)) as usize;
-        let of_run = (row - anchors.start) as u32 * sizes.groups + group;
-        // SAFETY: the anchor and its group exist; the inner products were written before the barrier.
-        let ([largest, scale], inner) = unsafe {
+    let mut sums = [0.0; CAMERAS as usize];
+    for anchor in 0..run.anchors {
+        let row = run.first + u64::from(anchor);
+        let logits = OfAnchor::new(&args.logits, sizes, run.item, row);
+        let weights = weights.wrapping_add(anchor as usize * of_row);
+        // SAFETY: the anchor exists, the index, and its (level, point) among those that the marks are for.
+        let (common, marks, [largest, scale, inner, _]) = unsafe {
+            let entry = anchor * run.entries + (entry - run.first_entry);
             (
-                memory::load_pair(args.statistics.wrapping_add(statistics)),
-                f32::from_bits(shared.get(of_run)),
+                logits.common(index),
+                Marks(run.marks.get(entry)),
+                run.groups.get4(4 * (anchor * sizes.groups + group)).map(f32::from_bits),
             )
         };
+        let upstream = array8(|slot| {
+            let live = exists(slot) && marks.counts(slot);
+            // SAFETY: the pair exists if it is live.
+            unsafe { T::load_if(weights.wrapping_add(slot * of_pair), live) * kept }
+        });
         let mut total = 0.0;
         each8(|slot| {
-            let camera = first_camera + slot as u32;
-            if camera >= sizes.cameras {
+            if !exists(slot) {
                 return;
             }
-            let pair = (row * u64::from(sizes.points) + u64::from(point))
-                * u64::from(sizes.cameras)
-                + u64::from(camera);
-            let weight = (pair * u64::from(sizes.levels) + u64::from(level))
-                * u64::from(sizes.groups)
-                + u64::from(group);
-            // SAFETY: camera, point and index exist.
-            let (softmax, mut gradient) = unsafe {
-                let logit = logits.of_anchor(camera, index) + of_cameras[slot];
-                let softmax = if logits.is_hidden(camera, point) {
-                    0.0
-                } else {
-                    (logit - largest).exp() * scale
-                };
-                (softmax, T::load(args.grad_weights.wrapping_add(weight as usize)))
-            };
-            if gradient != 0.0 {
-                // SAFETY: as above.
-                gradient *= unsafe { logits.dropout(camera, point) };
+            let mut logit = common + of_cameras[slot];
+            if !one.shared {
+                // SAFETY: camera and index exist.
+                logit = unsafe { logits.own(first_camera + slot as u32, index) };
             }
-            let gradient = softmax * (gradient - inner);
+            let softmax = exponential(logit, largest) * scale;
+            let softmax = if marks.is_hidden(slot) { 0.0 } else { softmax };
+            let gradient = softmax * (upstream[slot] - inner);
             sums[slot] += gradient;
             total += gradient;
-            if by_camera {
-                let at = (row * u64::from(sizes.cameras) + u64::from(camera)) * count + u64::from(index);
+            if !one.shared {
+                let at = row as usize * sizes.cameras as usize * count
+                    + logits.at(first_camera + slot as u32, index);
                 // SAFETY: the logit is this thread's own.
-                unsafe { memory::store_f32(args.grad_anchor.wrapping_add(at as usize), gradient) };
+                unsafe { memory::store_f32(args.grad_anchor.wrapping_add(at), gradient) };
             }
         });
-        if !by_camera {
-            let at = args.grad_anchor.wrapping_add((row * count) as usize + index as usize);
+        if one.shared {
+            let at = args.grad_anchor.wrapping_add(row as usize * count + index as usize);
             // SAFETY: the logit is this thread's own, so it is this thread that wrote it for earlier cameras.
             unsafe {
                 if first_camera > 0 {
@@ -137,16 +277,36 @@ unsafe fn logit_gradient<T: Storage>(
             }
         }
     }
-    if !by_camera {
-        let item = u64::from(thread::block_idx_y());
-        let run = item * u64::from(thread::grid_dim_x()) + u64::from(thread::block_idx_x());
-        each8(|slot| {
-            let camera = first_camera + slot as u32;
-            if camera < sizes.cameras {
-                let at = (run * u64::from(sizes.cameras) + u64::from(camera)) * count + u64::from(index);
-                // SAFETY: the sum is this thread's own.
-                unsafe { memory::store_f32(args.camera_parts.wrapping_add(at as usize), sums[slot]) };
-            }
-        });
+    if one.shared {
+        // SAFETY: the sums are this thread's own.
+        unsafe { store_sums(args, &one, index, first_camera, &sums) };
     }
+}
+
+/// Writes the run's sums of a logit's gradient towards some cameras.
+///
+/// # Safety
+///
+/// As for [`logit_gradient`].
+#[inline(always)]
+unsafe fn store_sums<T: Storage>(
+    args: &WeightsGradientArgs<T>,
+    logits: &OfAnchor<'_>,
+    index: u32,
+    first_camera: u32,
+    sums: &[f32; CAMERAS as usize],
+) {
+    let BlockSizes { cameras, .. } = args.sizes;
+    let run = thread::block_idx_y() * thread::grid_dim_x() + thread::block_idx_x();
+    let of_run = cameras as usize * args.sizes.logits() as usize;
+    let target = args.camera_parts.wrapping_add(run as usize * of_run);
+    each8(|slot| {
+        let camera = first_camera + slot as u32;
+        if camera < cameras {
+            // SAFETY: the caller's promise.
+            unsafe {
+                memory::store_f32(target.wrapping_add(logits.at(camera, index)), sums[slot]);
+            }
+        }
+    });
 }

@@ -167,6 +167,7 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
             sizes: plan.sizes,
             logits: arrays.logits(plan),
             statistics: plan.saved.statistics.at(saved),
+            locations: plan.saved.locations.at(saved),
             grad_weights: plan.scratch.weights.at(scratch),
             features: plan.saved.features.at(saved),
             grad_features: plan.scratch.features.at(scratch),

@@ -1,9 +1,10 @@
 //! From a configuration and the sizes of a call to launch shapes and memory.
 
+use kernels_gpu::args::Divisor;
 use kernels_gpu::block_args::{BlockSizes, Generator, generator};
 use kernels_gpu::{
-    BlockKernels, Kernels, PRODUCT_BYTES, PRODUCT_DEPTH, PRODUCT_THREADS, PRODUCT_TILE, WARP_LANES,
-    camera_bytes, weights_bytes,
+    BlockKernels, Kernels, MAX_WARPS, PRODUCT_BYTES, PRODUCT_DEPTH, PRODUCT_THREADS, PRODUCT_TILE,
+    WARP_LANES, camera_bytes, weights_bytes, weights_gradient_bytes,
 };
 
 use crate::algorithm::Algorithm;
@@ -34,13 +35,12 @@ const MAX_SHARED_BYTES: usize = 48 << 10;
 /// Threads of a block of the kernels that have one thread or one warp per item.
 const ITEM_THREADS: u32 = 128;
 
-/// Warps of a block that makes the weights of an anchor, of one that sums, and of one of the camera encoder.
-const WEIGHTS_WARPS: u32 = 4;
+/// Warps of a block that sums, and of one of the camera encoder.
 const SUM_WARPS: u32 = 8;
 const CAMERA_WARPS: u32 = 8;
 
-/// Most warps of a block of the softmax's backward kernel.
-const GRADIENT_WARPS: u32 = 16;
+/// Logits of an anchor for which a block that makes weights has a thread.
+const LOGITS_OF_THREAD: u32 = 2;
 
 /// How linear layers are multiplied out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,8 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         let cameras = shape.layout().cameras();
         let rows = shape.batch() * shape.anchors();
         let (channels, points) = (shape.embed_dims(), shape.points());
-        let of_camera = shape.layout().levels() * points * shape.groups();
+        let of_pair = shape.layout().levels() * shape.groups();
+        let of_camera = of_pair * points;
         within("numbers of an anchor", anchor_dims, u32::MAX as usize)?;
         within("learned offsets of an anchor", config.kps_generator.offsets(), i32::MAX as usize)?;
         within("batch times cameras", shape.batch() * cameras, MAX_GRID_Y as usize)?;
@@ -172,8 +173,10 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         let logits = if config.use_camera_embed { of_camera } else { cameras * of_camera };
         let offsets = config.kps_generator.offsets();
 
-        // A word of shared memory for each anchor of a run and group.
-        let most = MAX_SHARED_BYTES / 4 / shape.groups();
+        let of_anchor =
+            weights_gradient_bytes(gradient_threads(of_camera as u32), shape.groups() as u32);
+        within("num_groups", of_anchor as usize, MAX_SHARED_BYTES)?;
+        let most = MAX_SHARED_BYTES / of_anchor as usize;
         let run = rows.div_ceil(BLOCKS).clamp(1, most.max(1)).min(shape.anchors().max(1));
         let all_rows = rows + camera_rows;
         let parts = all_rows.div_ceil(MIN_PART_ROWS).clamp(1, MAX_PARTS);
@@ -234,6 +237,10 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
                 groups: shape.groups() as u32,
                 channels: channels as u32,
                 rule: operator.sizes.rule,
+                by_points: Divisor::new(points as u32),
+                by_cameras: Divisor::new(cameras as u32),
+                by_groups: Divisor::new(shape.groups() as u32),
+                weight_lanes: of_pair.next_power_of_two().min(WARP_LANES as usize) as u32,
             },
             generator: generator_of(&config.kps_generator, anchor_dims),
             tensors,
@@ -304,17 +311,17 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
 
     /// A block for each anchor.
     pub(crate) fn weights_launch(&self) -> Launch {
+        let warps = self.sizes.logits().div_ceil(LOGITS_OF_THREAD * WARP_LANES).clamp(1, MAX_WARPS);
         let shared_bytes = weights_bytes(self.sizes.groups);
-        let grid = (self.rows as u32, 1);
-        Launch { grid, threads: WEIGHTS_WARPS * WARP_LANES, shared_bytes }
+        let grid = (self.sizes.anchors, self.sizes.batch);
+        Launch { grid, threads: warps * WARP_LANES, shared_bytes }
     }
 
     /// A block for each run of anchors.
     pub(crate) fn weights_gradient_launch(&self) -> Launch {
-        let warps = self.sizes.logits().div_ceil(WARP_LANES).clamp(1, GRADIENT_WARPS);
-        let shared_bytes = self.run * self.sizes.groups * 4;
-        let grid = (self.runs, self.sizes.batch);
-        Launch { grid, threads: warps * WARP_LANES, shared_bytes }
+        let threads = gradient_threads(self.sizes.logits());
+        let shared_bytes = self.run * weights_gradient_bytes(threads, self.sizes.groups);
+        Launch { grid: (self.runs, self.sizes.batch), threads, shared_bytes }
     }
 
     /// A block for every 32 numbers.
@@ -336,6 +343,11 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         let threads = CAMERA_WARPS * WARP_LANES;
         Launch { grid: (self.sizes.channels, 1), threads, shared_bytes: 0 }
     }
+}
+
+/// Threads of a block of the softmax's backward kernel: one for each logit, as far as a block goes.
+fn gradient_threads(logits: u32) -> u32 {
+    logits.div_ceil(WARP_LANES).clamp(1, MAX_WARPS) * WARP_LANES
 }
 
 /// The generator as the kernels see it, without its table.
