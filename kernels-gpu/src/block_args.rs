@@ -359,6 +359,8 @@ pub struct WeightsGradientArgs<T> {
     pub camera_parts: *mut f32,
     /// Anchors of a run.
     pub run: u32,
+    /// Runs of a batch item.
+    pub runs: Divisor,
 }
 
 /// The parameters of the camera encoder.

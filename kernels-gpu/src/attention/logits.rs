@@ -9,8 +9,8 @@ use crate::memory;
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
 
-/// Cameras that a thread works on at a time.
-pub(crate) const CAMERAS: u32 = 8;
+/// Cameras that a thread works on at a time: as many as most cars have.
+pub(crate) const CAMERAS: usize = 6;
 
 /// `2^(factor * x) = e^x`.
 pub(crate) const LOG2_E: f32 = core::f32::consts::LOG2_E;
@@ -22,56 +22,66 @@ pub(crate) fn exponential(logit: f32, largest: f32) -> f32 {
 }
 
 /// The logits of one anchor.
+#[derive(Clone, Copy)]
 pub(crate) struct OfAnchor<'a> {
     logits: &'a Logits,
-    anchor: *const f32,
     /// Whether the cameras share the anchor's logits, and have some of their own.
-    pub(crate) shared: bool,
-    camera: *const f32,
-    /// The anchor's first (point, camera) pair.
-    first_pair: u64,
-    row: u64,
-    cameras: u32,
-    points: u32,
+    shared: bool,
+    /// Where the anchor's logits begin among those of all anchors.
+    first: usize,
+    /// The logits of the first camera of the batch item.
+    cameras: *const f32,
+    /// Logits for one camera.
     count: u32,
 }
 
 impl<'a> OfAnchor<'a> {
-    /// The logits of the anchor in `row`, which is of this batch item.
+    /// The logits of the anchor in `row`, which is of this batch item. `shared` says whether there is
+    /// [`Logits::camera`]; where it is a constant, half of the code goes.
     #[inline(always)]
-    pub(crate) fn new(logits: &'a Logits, sizes: &BlockSizes, item: u64, row: u64) -> Self {
-        let count = sizes.logits();
-        let shared = !logits.camera.is_null();
-        let of_row = if shared { u64::from(count) } else { u64::from(count) * u64::from(sizes.cameras) };
+    pub(crate) fn new(
+        logits: &'a Logits,
+        sizes: &BlockSizes,
+        item: u64,
+        row: u64,
+        shared: bool,
+    ) -> Self {
+        // Where the cameras' logits lie is computed anew for every anchor, which costs less than the registers that keep it.
+        let count = memory::opaque(sizes.logits());
+        let of_row = u64::from(count) * if shared { 1 } else { u64::from(sizes.cameras) };
         let first_camera = item * u64::from(sizes.cameras) * u64::from(count);
         Self {
             logits,
-            anchor: logits.anchor.wrapping_add((row * of_row) as usize),
             shared,
-            camera: logits.camera.wrapping_add(if shared { first_camera as usize } else { 0 }),
-            first_pair: row * u64::from(sizes.pairs()),
-            row,
-            cameras: sizes.cameras,
-            points: sizes.points,
+            first: (row * of_row) as usize,
+            cameras: logits.camera.wrapping_add(if shared { first_camera as usize } else { 0 }),
             count,
         }
     }
 
-    /// Where the number of a camera is, in arrays that have one for each camera.
+    /// Where the logit `index` of `(L, P, G)` lies among those of all anchors.
     #[inline(always)]
-    pub(crate) fn at(&self, camera: u32, index: u32) -> usize {
-        camera as usize * self.count as usize + index as usize
+    pub(crate) fn place(&self, camera: u32, index: u32) -> usize {
+        self.first + index as usize + if self.shared { 0 } else { self.of_camera(camera) }
     }
 
-    /// What the cameras share of the logit `index` of `(L, P, G)`: 0 where they share nothing.
+    #[inline(always)]
+    fn of_camera(&self, camera: u32) -> usize {
+        camera as usize * self.count as usize
+    }
+
+    /// What the cameras share of the logit `index`: 0 where they share nothing.
     ///
     /// # Safety
     ///
     /// The pointers of the logits are valid as they say; the index exists.
     #[inline(always)]
     pub(crate) unsafe fn common(&self, index: u32) -> f32 {
+        if !self.shared {
+            return 0.0;
+        }
         // SAFETY: the caller's promise.
-        unsafe { memory::load_f32_if(self.anchor.wrapping_add(index as usize), self.shared) }
+        unsafe { memory::load_f32(self.logits.anchor.wrapping_add(self.place(0, index))) }
     }
 
     /// What the logit of a camera is more than the [`common`](Self::common) part.
@@ -81,22 +91,44 @@ impl<'a> OfAnchor<'a> {
     /// As for [`common`](Self::common), and the camera exists.
     #[inline(always)]
     pub(crate) unsafe fn own(&self, camera: u32, index: u32) -> f32 {
-        let base = if self.shared { self.camera } else { self.anchor };
+        let at = if self.shared {
+            self.cameras.wrapping_add(self.of_camera(camera) + index as usize)
+        } else {
+            self.logits.anchor.wrapping_add(self.place(camera, index))
+        };
         // SAFETY: the caller's promise.
-        unsafe { memory::load_f32(base.wrapping_add(self.at(camera, index))) }
+        unsafe { memory::load_f32(at) }
+    }
+}
+
+/// What else there is of the pairs of one anchor.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs<'a> {
+    logits: &'a Logits,
+    row: u64,
+    cameras: u32,
+    points: u32,
+}
+
+impl<'a> Pairs<'a> {
+    /// Those of the anchor in `row`.
+    #[inline(always)]
+    pub(crate) fn new(logits: &'a Logits, sizes: &BlockSizes, row: u64) -> Self {
+        Self { logits, row, cameras: sizes.cameras, points: sizes.points }
     }
 
     /// Whether the camera's logits of a point are minus infinity.
     ///
     /// # Safety
     ///
-    /// As for [`own`](Self::own); the point exists.
+    /// The pointers of the logits are valid as they say; camera and point exist.
     #[inline(always)]
     pub(crate) unsafe fn is_hidden(&self, camera: u32, point: u32) -> bool {
         if self.logits.hidden.is_null() {
             return false;
         }
-        let pair = self.first_pair + u64::from(point * self.cameras + camera);
+        let pair = self.row * u64::from(self.points * self.cameras)
+            + u64::from(point * self.cameras + camera);
         // SAFETY: the caller's promise.
         unsafe { memory::load_u32(self.logits.hidden.wrapping_add(pair as usize)) != 0 }
     }
@@ -108,9 +140,8 @@ impl<'a> OfAnchor<'a> {
     /// As for [`is_hidden`](Self::is_hidden).
     #[inline(always)]
     pub(crate) unsafe fn dropout(&self, camera: u32, point: u32) -> f32 {
-        let number = (self.row * u64::from(self.cameras) + u64::from(camera))
-            * u64::from(self.points)
-            + u64::from(point);
+        let number = self.row * u64::from(self.points * self.cameras)
+            + u64::from(camera * self.points + point);
         // SAFETY: the caller's promise.
         unsafe { self.logits.dropout.factor(number) }
     }

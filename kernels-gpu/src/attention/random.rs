@@ -1,5 +1,7 @@
 //! Random numbers by their number: Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 
+use crate::memory;
+
 /// The multipliers of a round.
 const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];
 
@@ -10,7 +12,9 @@ const STEPS: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
 #[inline(always)]
 pub(crate) fn uniform(seed: u64, stream: u32, index: u64) -> f32 {
     let counter = [index as u32, (index >> 32) as u32, stream, 0];
-    let [first, ..] = philox(counter, [seed as u32, (seed >> 32) as u32]);
+    // The keys of the rounds are computed anew for every number, which costs less than the twenty registers that keep them.
+    let key = [memory::opaque(seed as u32), memory::opaque((seed >> 32) as u32)];
+    let [first, ..] = philox(counter, key);
     (first >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 

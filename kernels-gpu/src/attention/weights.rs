@@ -2,13 +2,13 @@
 //!
 //! Weights are written only where their location counts; the operator reads no others.
 
-use crate::attention::logits::{CAMERAS, LOG2_E, OfAnchor, exponential};
+use crate::attention::logits::{CAMERAS, LOG2_E, OfAnchor, Pairs, exponential};
 use crate::block::{Place, WARP};
 use crate::block_args::{BlockSizes, WeightsArgs};
 use crate::limits::{PAIRS_AT_A_TIME, WARP_LANES, weights_words};
 use crate::memory::{self, SharedWords};
 use crate::storage::Storage;
-use crate::unroll::{array4, each4, each8, upto8};
+use crate::unroll::{array4, each4, upto8};
 use crate::visible::{Visible, is_visible};
 use cuda_std::{thread, warp};
 
@@ -73,7 +73,8 @@ pub(crate) unsafe fn weights<T: Storage>(args: WeightsArgs<T>) {
     let sizes = &args.sizes;
     let item = u64::from(thread::block_idx_y());
     let row = item * u64::from(sizes.anchors) + u64::from(thread::block_idx_x());
-    let logits = OfAnchor::new(&args.logits, sizes, item, row);
+    let logits = OfAnchor::new(&args.logits, sizes, item, row, !args.logits.camera.is_null());
+    let of_pairs = Pairs::new(&args.logits, sizes, row);
     let place = Place::with_lanes(sizes.weight_lanes);
     let pairs = sizes.pairs();
     let locations = args.locations.wrapping_add(2 * (row * u64::from(pairs)) as usize);
@@ -86,7 +87,7 @@ pub(crate) unsafe fn weights<T: Storage>(args: WeightsArgs<T>) {
         // SAFETY: the whole block is here with the same groups.
         unsafe {
             let Statistics { largest, sum } =
-                of_block(place, &share, of_thread(&logits, sizes, &share));
+                of_block(place, &share, of_thread(&logits, &of_pairs, sizes, &share));
             if place.thread < share.span {
                 let statistics = [largest, 1.0 / sum];
                 let at = SharedWords::new(weights_words::STATISTICS + 2 * share.group);
@@ -108,7 +109,7 @@ pub(crate) unsafe fn weights<T: Storage>(args: WeightsArgs<T>) {
         unsafe {
             let seen = |pair| if pair == place.thread { own_seen } else { sees(pair) };
             let found = visible.collect(place, first, pairs, seen);
-            write_weights(&logits, sizes, place, visible, found, target);
+            write_weights(&logits, &of_pairs, sizes, place, visible, found, target);
         }
         thread::sync_threads();
         first += PAIRS_AT_A_TIME;
@@ -121,7 +122,7 @@ pub(crate) unsafe fn weights<T: Storage>(args: WeightsArgs<T>) {
 ///
 /// As for [`weights`].
 #[inline(always)]
-unsafe fn of_thread(logits: &OfAnchor<'_>, sizes: &BlockSizes, share: &Share) -> Statistics {
+unsafe fn of_thread(logits: &OfAnchor<'_>, of_pairs: &Pairs<'_>, sizes: &BlockSizes, share: &Share) -> Statistics {
     let mut all = Statistics::NONE;
     let end = if share.live { sizes.levels * sizes.points } else { 0 };
     let mut entry = share.first;
@@ -132,24 +133,24 @@ unsafe fn of_thread(logits: &OfAnchor<'_>, sizes: &BlockSizes, share: &Share) ->
         let common = unsafe { logits.common(index) };
         let mut first_camera = 0;
         while first_camera < sizes.cameras {
-            let count = (sizes.cameras - first_camera).min(CAMERAS) as usize;
-            let mut values = [f32::NEG_INFINITY; CAMERAS as usize];
+            let count = (sizes.cameras - first_camera).min(CAMERAS as u32) as usize;
+            let mut values = [f32::NEG_INFINITY; CAMERAS];
             upto8(count, |slot| {
                 let camera = first_camera + slot as u32;
                 // SAFETY: camera, point and index exist.
                 unsafe {
-                    if !logits.is_hidden(camera, point) {
+                    if !of_pairs.is_hidden(camera, point) {
                         values[slot] = common + logits.own(camera, index);
                     }
                 }
             });
             let mut largest = f32::NEG_INFINITY;
-            each8(|slot| largest = largest.max(values[slot]));
+            upto8(CAMERAS, |slot| largest = largest.max(values[slot]));
             let largest = all.largest.max(largest * LOG2_E);
             let mut sum = all.sum * memory::exp2(all.largest - largest);
-            each8(|slot| sum += exponential(values[slot], largest));
+            upto8(CAMERAS, |slot| sum += exponential(values[slot], largest));
             all = Statistics { largest, sum };
-            first_camera += CAMERAS;
+            first_camera += CAMERAS as u32;
         }
         entry += share.copies;
     }
@@ -214,6 +215,7 @@ unsafe fn of_block(place: Place, share: &Share, own: Statistics) -> Statistics {
 #[inline(always)]
 unsafe fn write_weights<T: Storage>(
     logits: &OfAnchor<'_>,
+    of_pairs: &Pairs<'_>,
     sizes: &BlockSizes,
     place: Place,
     visible: Visible,
@@ -247,9 +249,9 @@ unsafe fn write_weights<T: Storage>(
                     let (pair, point, camera, logit) = values[slot];
                     // SAFETY: point and camera exist; the weight is this lane's own.
                     unsafe {
-                        let factor = logits.dropout(camera, point);
+                        let factor = of_pairs.dropout(camera, point);
                         let weight = exponential(logit, largest) * scale * factor;
-                        let weight = if logits.is_hidden(camera, point) { 0.0 } else { weight };
+                        let weight = if of_pairs.is_hidden(camera, point) { 0.0 } else { weight };
                         T::store(target.wrapping_add((pair * of_pair + entry) as usize), weight);
                     }
                 }

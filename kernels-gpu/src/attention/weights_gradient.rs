@@ -5,17 +5,17 @@
 //! times output gradient over the group's channels. And `s̄` is 0 except for the few pairs that are seen, so that the others'
 //! is not read.
 //!
-//! A block has a run of anchors of one batch item. A thread has some of the logits `(L, P, G)`, and for those all
-//! cameras and all anchors of the run, so that it adds up the cameras' gradient in registers, in a fixed order.
+//! A block has a run of anchors of one batch item. A thread has one of the logits `(L, P, G)`, and for that all cameras
+//! and all anchors of the run, so that it adds up the cameras' gradient in registers, in a fixed order.
 
-use crate::attention::logits::{CAMERAS, OfAnchor, exponential};
+use crate::attention::logits::{CAMERAS, OfAnchor, Pairs, exponential};
 use crate::attention::sum_over_warp;
 use crate::block::Place;
-use crate::block_args::{BlockSizes, WeightsGradientArgs};
+use crate::block_args::WeightsGradientArgs;
 use crate::limits::{WARP_LANES, gradient_entries};
 use crate::memory::{self, SharedWords};
 use crate::storage::Storage;
-use crate::unroll::{array4, array8, each4, each8};
+use crate::unroll::{array4, each4, upto8};
 use crate::visible::is_visible;
 use cuda_std::thread;
 
@@ -23,14 +23,16 @@ use cuda_std::thread;
 #[derive(Clone, Copy)]
 struct Run {
     item: u64,
+    /// Which of the runs of the batch item it is.
+    number: u32,
     /// Row of the first anchor.
     first: u64,
     anchors: u32,
     /// `(anchors, G)` of four words each: the two of the statistics, `D`, and one that fills up.
     groups: SharedWords,
-    /// `(anchors, entries)`: what there is to know of the pairs of some (level, point)s, [`Marks`].
+    /// `(anchors, entries)`: what there is to know of the pairs of those (level, point)s, [`Marks`].
     marks: SharedWords,
-    /// (level, point)s that the words at `marks` are for: the first of them, and how many they are at most.
+    /// (level, point)s that the block's logits belong to: the first of them, and how many they are at most.
     first_entry: u32,
     entries: u32,
 }
@@ -49,14 +51,14 @@ impl Marks {
     /// Whether the logits are minus infinity.
     #[inline(always)]
     fn is_hidden(self, slot: usize) -> bool {
-        self.0 >> (CAMERAS as usize + slot) & 1 != 0
+        self.0 >> (CAMERAS + slot) & 1 != 0
     }
 }
 
 /// Writes the gradient of the anchors' logits, and that of the cameras' summed over runs of anchors.
 ///
-/// Grid: `(runs, B)`. Block: whole warps, at most 16. Shared memory:
-/// [`weights_gradient_bytes`](crate::limits::weights_gradient_bytes).
+/// Grid: `(stretches * runs, B)`, where a stretch is as many logits as a block has threads. Block: whole warps, at most 16.
+/// Shared memory: [`weights_gradient_bytes`](crate::limits::weights_gradient_bytes) for each anchor of a run.
 ///
 /// # Safety
 ///
@@ -66,36 +68,40 @@ pub(crate) unsafe fn weights_gradient<T: Storage>(args: WeightsGradientArgs<T>) 
     let sizes = &args.sizes;
     let place = Place::with_lanes(WARP_LANES);
     let item = u64::from(thread::block_idx_y());
-    let first = thread::block_idx_x() * args.run;
-    let mut run = Run {
+    let (stretch, number) = args.runs.divide(thread::block_idx_x());
+    let first = number * args.run;
+    let first_index = stretch * place.threads;
+    let run = Run {
         item,
+        number,
         first: item * u64::from(sizes.anchors) + u64::from(first),
         anchors: args.run.min(sizes.anchors - first),
         groups: SharedWords::new(0),
         marks: SharedWords::new(4 * args.run * sizes.groups),
-        first_entry: 0,
+        first_entry: sizes.by_groups.quotient(first_index),
         entries: gradient_entries(place.threads, sizes.groups),
     };
     // SAFETY: the whole block is here, and the anchors exist.
     unsafe { note_groups(&args, &run, place) };
-    let mut first_index = 0;
-    while first_index < sizes.logits() {
-        run.first_entry = sizes.by_groups.quotient(first_index);
-        let mut camera = 0;
-        while camera < sizes.cameras {
-            // SAFETY: the whole block is here: the loops' bounds are its own. The barrier at their end has passed since
-            // the marks were read.
-            unsafe { note_marks(&args, &run, place, camera) };
-            thread::sync_threads();
-            let index = first_index + place.thread;
-            if index < sizes.logits() {
-                // SAFETY: the logit exists and is this thread's own; what the block keeps is complete.
-                unsafe { logit_gradient(&args, &run, index, camera) };
+    let mut camera = 0;
+    while camera < sizes.cameras {
+        // SAFETY: the whole block is here: the loop's bounds are its own. The barrier at its end has passed since the
+        // marks were read.
+        unsafe { note_marks(&args, &run, place, camera) };
+        thread::sync_threads();
+        let index = first_index + place.thread;
+        if index < sizes.logits() {
+            // SAFETY: the logit exists and is this thread's own; what the block keeps is complete.
+            unsafe {
+                if args.logits.camera.is_null() {
+                    logit_gradient::<T, false>(&args, &run, index, camera);
+                } else {
+                    logit_gradient::<T, true>(&args, &run, index, camera);
+                }
             }
-            thread::sync_threads();
-            camera += CAMERAS;
         }
-        first_index += place.threads;
+        thread::sync_threads();
+        camera += CAMERAS as u32;
     }
 }
 
@@ -164,29 +170,33 @@ unsafe fn note_marks<T: Storage>(
     first_camera: u32,
 ) {
     let sizes = &args.sizes;
+    let cameras = (sizes.cameras - first_camera).min(CAMERAS as u32) as usize;
+    let special = args.logits.dropout.is_active() || !args.logits.hidden.is_null();
     let mut number = place.thread;
     while number < run.anchors * run.entries {
         let (anchor, entry) = (number / run.entries, run.first_entry + number % run.entries);
         let (level, point) = sizes.by_points.divide(entry);
         if level < sizes.levels {
             let row = run.first + u64::from(anchor);
-            let logits = OfAnchor::new(&args.logits, sizes, run.item, row);
-            let pairs = args.locations.wrapping_add((2 * row * u64::from(sizes.pairs())) as usize);
-            let bits = array8(|slot| {
-                let camera = first_camera + slot as u32;
-                if camera >= sizes.cameras {
-                    return 0;
-                }
-                let seen = is_visible(pairs, point * sizes.cameras + camera, sizes.rule);
+            let of_pairs = Pairs::new(&args.logits, sizes, row);
+            let first = row * u64::from(sizes.pairs()) + u64::from(point * sizes.cameras + first_camera);
+            let locations = args.locations.wrapping_add(2 * first as usize);
+            let mut marks = 0;
+            upto8(cameras, |slot| {
+                let seen = is_visible(locations, slot as u32, sizes.rule);
+                marks |= u32::from(seen) << slot;
+            });
+            // Not written out: the numbers of dropout take many instructions, and most calls have neither.
+            for slot in 0..if special { cameras as u32 } else { 0 } {
+                let camera = first_camera + slot;
                 // SAFETY: point and camera exist.
                 unsafe {
-                    let counts = seen && logits.dropout(camera, point) != 0.0;
-                    let hidden = logits.is_hidden(camera, point);
-                    (u32::from(hidden) << CAMERAS | u32::from(counts)) << slot
+                    if marks >> slot & 1 != 0 && of_pairs.dropout(camera, point) == 0.0 {
+                        marks ^= 1 << slot;
+                    }
+                    marks |= u32::from(of_pairs.is_hidden(camera, point)) << (CAMERAS as u32 + slot);
                 }
-            });
-            let mut marks = 0;
-            each8(|slot| marks |= bits[slot]);
+            }
             // SAFETY: the word is this thread's.
             unsafe { run.marks.set(number, marks) };
         }
@@ -194,13 +204,14 @@ unsafe fn note_marks<T: Storage>(
     }
 }
 
-/// The gradient of one logit of all anchors of the run, towards up to [`CAMERAS`] cameras from `first_camera` on.
+/// The gradient of one logit of all anchors of the run, towards up to [`CAMERAS`] cameras from `first_camera` on, which
+/// share the anchors' logits if `SHARED`.
 ///
 /// # Safety
 ///
 /// The pointers of `args` are valid as it says; the logit is the thread's own.
 #[inline(always)]
-unsafe fn logit_gradient<T: Storage>(
+unsafe fn logit_gradient<T: Storage, const SHARED: bool>(
     args: &WeightsGradientArgs<T>,
     run: &Run,
     index: u32,
@@ -209,27 +220,27 @@ unsafe fn logit_gradient<T: Storage>(
     let sizes = &args.sizes;
     let (entry, group) = sizes.by_groups.divide(index);
     let (level, point) = sizes.by_points.divide(entry);
-    let count = sizes.logits() as usize;
-    let of_pair = sizes.weights_of_pair() as usize;
-    let of_row = sizes.pairs() as usize * of_pair;
-    let weights = args.grad_weights.wrapping_add(
-        run.first as usize * of_row
-            + (point * sizes.cameras + first_camera) as usize * of_pair
-            + (level * sizes.groups + group) as usize,
-    );
+    let of_pair = sizes.weights_of_pair();
+    let of_row = sizes.pairs() as usize * of_pair as usize;
+    let weight = (point * sizes.cameras + first_camera) * of_pair + level * sizes.groups + group;
+    let mut weights =
+        args.grad_weights.wrapping_add(run.first as usize * of_row + weight as usize);
     let kept = if args.logits.dropout.is_active() { args.logits.dropout.scale } else { 1.0 };
-    let exists = |slot: usize| first_camera + (slot as u32) < sizes.cameras;
-    let one = OfAnchor::new(&args.logits, sizes, run.item, run.first);
-    let of_cameras = array8(|slot| {
-        let live = exists(slot) && one.shared;
+    let cameras = (sizes.cameras - first_camera).min(CAMERAS as u32) as usize;
+    let logits = |row| OfAnchor::new(&args.logits, sizes, run.item, row, SHARED);
+    // Cameras that do not exist have logits of minus infinity: their softmax is 0, and no branch leaves them out.
+    let own = |logits: OfAnchor<'_>, slot| {
+        let camera = first_camera + slot as u32;
         // SAFETY: camera and index exist.
-        if live { unsafe { one.own(first_camera + slot as u32, index) } } else { 0.0 }
-    });
-    let mut sums = [0.0; CAMERAS as usize];
+        if slot < cameras { unsafe { logits.own(camera, index) } } else { f32::NEG_INFINITY }
+    };
+    let mut of_cameras = [0.0; CAMERAS];
+    if SHARED {
+        upto8(CAMERAS, |slot| of_cameras[slot] = own(logits(run.first), slot));
+    }
+    let mut sums = [0.0; CAMERAS];
     for anchor in 0..run.anchors {
-        let row = run.first + u64::from(anchor);
-        let logits = OfAnchor::new(&args.logits, sizes, run.item, row);
-        let weights = weights.wrapping_add(anchor as usize * of_row);
+        let logits = logits(run.first + u64::from(anchor));
         // SAFETY: the anchor exists, the index, and its (level, point) among those that the marks are for.
         let (common, marks, [largest, scale, inner, _]) = unsafe {
             let entry = anchor * run.entries + (entry - run.first_entry);
@@ -239,35 +250,32 @@ unsafe fn logit_gradient<T: Storage>(
                 run.groups.get4(4 * (anchor * sizes.groups + group)).map(f32::from_bits),
             )
         };
-        let upstream = array8(|slot| {
-            let live = exists(slot) && marks.counts(slot);
-            // SAFETY: the pair exists if it is live.
-            unsafe { T::load_if(weights.wrapping_add(slot * of_pair), live) * kept }
+        // Computed anew for every anchor, which costs less than the registers that keep the addresses.
+        let distance = memory::opaque(of_pair) as usize;
+        let mut upstream = [0.0; CAMERAS];
+        upto8(CAMERAS, |slot| {
+            let at = weights.wrapping_add(slot * distance);
+            // SAFETY: the pair exists if it counts.
+            upstream[slot] = unsafe { T::load_if(at, marks.counts(slot)) };
+            if !SHARED {
+                of_cameras[slot] = own(logits, slot);
+            }
         });
         let mut total = 0.0;
-        each8(|slot| {
-            if !exists(slot) {
-                return;
-            }
-            let mut logit = common + of_cameras[slot];
-            if !one.shared {
-                // SAFETY: camera and index exist.
-                logit = unsafe { logits.own(first_camera + slot as u32, index) };
-            }
-            let softmax = exponential(logit, largest) * scale;
+        upto8(CAMERAS, |slot| {
+            let softmax = exponential(common + of_cameras[slot], largest) * scale;
             let softmax = if marks.is_hidden(slot) { 0.0 } else { softmax };
-            let gradient = softmax * (upstream[slot] - inner);
+            let gradient = softmax * (upstream[slot] * kept - inner);
             sums[slot] += gradient;
             total += gradient;
-            if !one.shared {
-                let at = row as usize * sizes.cameras as usize * count
-                    + logits.at(first_camera + slot as u32, index);
-                // SAFETY: the logit is this thread's own.
+            if !SHARED && slot < cameras {
+                let at = logits.place(first_camera + slot as u32, index);
+                // SAFETY: camera and index exist, and the logit is this thread's own.
                 unsafe { memory::store_f32(args.grad_anchor.wrapping_add(at), gradient) };
             }
         });
-        if one.shared {
-            let at = args.grad_anchor.wrapping_add(row as usize * count + index as usize);
+        if SHARED {
+            let at = args.grad_anchor.wrapping_add(logits.place(0, index));
             // SAFETY: the logit is this thread's own, so it is this thread that wrote it for earlier cameras.
             unsafe {
                 if first_camera > 0 {
@@ -276,37 +284,16 @@ unsafe fn logit_gradient<T: Storage>(
                 memory::store_f32(at, total);
             }
         }
+        weights = weights.wrapping_add(of_row);
     }
-    if one.shared {
-        // SAFETY: the sums are this thread's own.
-        unsafe { store_sums(args, &one, index, first_camera, &sums) };
+    if SHARED {
+        let number = run.item as usize * args.runs.value as usize + run.number as usize;
+        let first = number * sizes.cameras as usize + first_camera as usize;
+        let distance = memory::opaque(sizes.logits()) as usize;
+        let target = args.camera_parts.wrapping_add(first * distance + index as usize);
+        upto8(cameras, |slot| {
+            // SAFETY: the sum is this thread's own.
+            unsafe { memory::store_f32(target.wrapping_add(slot * distance), sums[slot]) };
+        });
     }
-}
-
-/// Writes the run's sums of a logit's gradient towards some cameras.
-///
-/// # Safety
-///
-/// As for [`logit_gradient`].
-#[inline(always)]
-unsafe fn store_sums<T: Storage>(
-    args: &WeightsGradientArgs<T>,
-    logits: &OfAnchor<'_>,
-    index: u32,
-    first_camera: u32,
-    sums: &[f32; CAMERAS as usize],
-) {
-    let BlockSizes { cameras, .. } = args.sizes;
-    let run = thread::block_idx_y() * thread::grid_dim_x() + thread::block_idx_x();
-    let of_run = cameras as usize * args.sizes.logits() as usize;
-    let target = args.camera_parts.wrapping_add(run as usize * of_run);
-    each8(|slot| {
-        let camera = first_camera + slot as u32;
-        if camera < cameras {
-            // SAFETY: the caller's promise.
-            unsafe {
-                memory::store_f32(target.wrapping_add(logits.at(camera, index)), sums[slot]);
-            }
-        }
-    });
 }

@@ -2,6 +2,7 @@
 
 use std::ptr;
 
+use kernels_gpu::args::Divisor;
 use kernels_gpu::block_args::{
     CameraGradientArgs, DropArgs, LinearArgs, LinearWeightArgs, PointsGradientArgs, Rows, SumArgs,
     Target, WeightsGradientArgs,
@@ -174,6 +175,7 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
             grad_anchor,
             camera_parts: if plan.camera_rows > 0 { camera_parts } else { ptr::null_mut() },
             run: plan.run,
+            runs: Divisor::new(plan.runs),
         };
         // SAFETY: the caller's promise.
         unsafe {

@@ -39,6 +39,9 @@ const ITEM_THREADS: u32 = 128;
 const SUM_WARPS: u32 = 8;
 const CAMERA_WARPS: u32 = 8;
 
+/// Most warps of a block of the softmax's backward kernel: so many that several blocks fit a multiprocessor.
+const GRADIENT_WARPS: u32 = 8;
+
 /// Logits of an anchor for which a block that makes weights has a thread.
 const LOGITS_OF_THREAD: u32 = 2;
 
@@ -317,11 +320,13 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         Launch { grid, threads: warps * WARP_LANES, shared_bytes }
     }
 
-    /// A block for each run of anchors.
+    /// A block for each run of anchors and stretch of logits.
     pub(crate) fn weights_gradient_launch(&self) -> Launch {
-        let threads = gradient_threads(self.sizes.logits());
+        let logits = self.sizes.logits();
+        let threads = gradient_threads(logits);
         let shared_bytes = self.run * weights_gradient_bytes(threads, self.sizes.groups);
-        Launch { grid: (self.runs, self.sizes.batch), threads, shared_bytes }
+        let grid = (self.runs * logits.div_ceil(threads).max(1), self.sizes.batch);
+        Launch { grid, threads, shared_bytes }
     }
 
     /// A block for every 32 numbers.
@@ -345,9 +350,10 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
     }
 }
 
-/// Threads of a block of the softmax's backward kernel: one for each logit, as far as a block goes.
+/// Threads of a block of the softmax's backward kernel: one for each logit, dealt out to blocks of the same size.
 fn gradient_threads(logits: u32) -> u32 {
-    logits.div_ceil(WARP_LANES).clamp(1, MAX_WARPS) * WARP_LANES
+    let blocks = logits.div_ceil(GRADIENT_WARPS * WARP_LANES).max(1);
+    logits.div_ceil(blocks).div_ceil(WARP_LANES).max(1) * WARP_LANES
 }
 
 /// The generator as the kernels see it, without its table.
