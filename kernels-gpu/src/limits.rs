@@ -166,7 +166,19 @@ pub const fn weights_gradient_bytes(threads: u32, groups: u32) -> u32 {
     4 * (4 * groups + gradient_entries(threads, groups))
 }
 
-/// Bytes of shared memory of a block of the camera encoder: a word for each warp, and two for each channel.
-pub const fn camera_bytes(channels: u32) -> u32 {
-    (WARP_LANES + 2 * channels) * 4
+/// Shared memory of a block of the camera encoder, in 32-bit words, and where its parts begin.
+pub(crate) mod camera_words {
+    use super::WARP_LANES;
+
+    /// Two words for each warp there may be.
+    pub(crate) const SUMS: u32 = 0;
+    /// A word for each channel, and behind them as many again, or on the way back a word for each channel and share.
+    pub(crate) const VALUES: u32 = 2 * WARP_LANES;
+}
+
+/// Bytes of shared memory of a block of the camera encoder of `warps` warps.
+pub const fn camera_bytes(channels: u32, warps: u32) -> u32 {
+    // One share of all channels, or several that together have no more channels than there are threads.
+    let shares = if channels > warps * WARP_LANES { channels } else { warps * WARP_LANES };
+    4 * (camera_words::VALUES + channels + shares)
 }

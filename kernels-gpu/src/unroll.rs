@@ -68,9 +68,10 @@ pub(crate) fn sum_in_eights(count: u32, term: impl Fn(u32) -> f32) -> f32 {
         each8(|index| sum += terms[index]);
         first += 8;
     }
-    while first < count {
-        sum += term(first);
-        first += 1;
+    if first < count {
+        let mut terms = [0.0; 8];
+        upto8((count - first) as usize, |index| terms[index] = term(first + index as u32));
+        each8(|index| sum += terms[index]);
     }
     sum
 }

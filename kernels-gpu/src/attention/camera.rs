@@ -5,7 +5,7 @@
 
 use crate::attention::sum_over_warp;
 use crate::block_args::CameraArgs;
-use crate::limits::WARP_LANES;
+use crate::limits::{WARP_LANES, camera_words};
 use crate::memory::{self, SharedWords};
 use crate::unroll::{array4, each4, sum_in_eights};
 #[cfg(target_arch = "nvptx64")]
@@ -39,29 +39,32 @@ impl Worker {
         }
     }
 
-    /// The sum of a value over the block, in a fixed order; every thread gets it.
+    /// The sums of two values over the block, in a fixed order; every thread gets them.
     ///
     /// # Safety
     ///
-    /// The whole block makes the call; `shared` are a word for each warp, and nobody uses them otherwise.
+    /// The whole block makes the call; `shared` are two words for each of 32 warps, and nobody uses them otherwise.
     #[inline(always)]
-    pub(crate) unsafe fn sum_over_block(self, shared: SharedWords, value: f32) -> f32 {
-        // SAFETY: the whole warp is here, and the word is its own.
+    pub(crate) unsafe fn sums_over_block(self, shared: SharedWords, values: [f32; 2]) -> [f32; 2] {
+        // SAFETY: the whole warp is here, and the words are its own.
         unsafe {
-            let sum = sum_over_warp(value);
+            let [first, second] = values.map(|value| sum_over_warp(value));
             if self.lane == 0 {
-                shared.set(self.warp, sum.to_bits());
+                shared.set(2 * self.warp, first.to_bits());
+                shared.set(2 * self.warp + 1, second.to_bits());
             }
         }
         thread::sync_threads();
-        let mut total = 0.0;
-        for warp in 0..self.warps {
+        let mut parts = [0.0; 2];
+        if self.lane < self.warps {
             // SAFETY: written before the barrier.
-            total += f32::from_bits(unsafe { shared.get(warp) });
+            parts = unsafe { [shared.get(2 * self.lane), shared.get(2 * self.lane + 1)] }
+                .map(f32::from_bits);
         }
         // The words may be written again after this.
         thread::sync_threads();
-        total
+        // SAFETY: the whole warp is here.
+        parts.map(|part| unsafe { sum_over_warp(part) })
     }
 }
 
@@ -77,7 +80,7 @@ pub(crate) unsafe fn camera(args: CameraArgs) {
     let worker = Worker::new();
     let row = thread::block_idx_x() as usize;
     let channels = args.channels;
-    let values = SharedWords::new(WARP_LANES);
+    let values = SharedWords::new(camera_words::VALUES);
     let matrix = args.projections.wrapping_add(16 * row);
     let mut channel = worker.thread;
     while channel < channels {
@@ -97,7 +100,7 @@ pub(crate) unsafe fn camera(args: CameraArgs) {
     // SAFETY: the whole block is here; the channels' words are written by their own threads.
     unsafe { normalise(&args, worker, values, row, 0, middle) };
     // Now `values` hold what goes into the second layer.
-    let second = SharedWords::new(WARP_LANES + channels);
+    let second = SharedWords::new(camera_words::VALUES + channels);
     // Four channels at a time, for the loads of all to be under way together.
     let mut first = 4 * worker.warp;
     while first < channels {
@@ -164,7 +167,7 @@ unsafe fn normalise(
     target: *mut f32,
 ) {
     let channels = args.channels;
-    let shared = SharedWords::new(0);
+    let shared = SharedWords::new(camera_words::SUMS);
     let rectified = args.rectified.wrapping_add((2 * row + number) * channels as usize);
     // The words may have been written by other threads.
     thread::sync_threads();
@@ -180,7 +183,7 @@ unsafe fn normalise(
         channel += worker.threads;
     }
     // SAFETY: the whole block is here.
-    let mean = unsafe { worker.sum_over_block(shared, sum) } / channels as f32;
+    let mean = unsafe { worker.sums_over_block(shared, [sum, 0.0]) }[0] / channels as f32;
     let mut sum = 0.0;
     let mut channel = worker.thread;
     while channel < channels {
@@ -190,7 +193,7 @@ unsafe fn normalise(
         channel += worker.threads;
     }
     // SAFETY: the whole block is here.
-    let variance = unsafe { worker.sum_over_block(shared, sum) } / channels as f32;
+    let variance = unsafe { worker.sums_over_block(shared, [sum, 0.0]) }[0] / channels as f32;
     let scale = 1.0 / (variance + EPSILON).sqrt();
     if worker.thread == 0 {
         let moments = args.moments.wrapping_add(2 * (2 * row + number));

@@ -3,7 +3,7 @@
 use crate::attention::camera::Worker;
 use crate::attention::sum_over_warp;
 use crate::block_args::CameraGradientArgs;
-use crate::limits::WARP_LANES;
+use crate::limits::{WARP_LANES, camera_words};
 use crate::memory::{self, SharedWords};
 use crate::unroll::sum_in_eights;
 use cuda_std::thread;
@@ -22,7 +22,7 @@ pub(crate) unsafe fn camera_gradient(args: CameraGradientArgs) {
     let worker = Worker::new();
     let row = thread::block_idx_x() as usize;
     let channels = args.channels;
-    let values = SharedWords::new(WARP_LANES);
+    let values = SharedWords::new(camera_words::VALUES);
     let has_encoder = !args.encoder.weights[0].is_null();
     if has_encoder {
         // SAFETY: the whole block is here.
@@ -32,24 +32,25 @@ pub(crate) unsafe fn camera_gradient(args: CameraGradientArgs) {
     let mut index = worker.warp;
     while index < 16 {
         let mut sum = 0.0;
+        let of_lane = |count: u32| count.saturating_sub(worker.lane).div_ceil(WARP_LANES);
         if has_encoder && index < 12 {
-            let mut channel = worker.lane;
-            while channel < channels {
-                let weight = args.encoder.weights[0].wrapping_add(12 * channel as usize + index as usize);
+            sum += sum_in_eights(of_lane(channels), |number| {
+                let channel = worker.lane + number * WARP_LANES;
+                let weight = args.encoder.weights[0].wrapping_add((12 * channel + index) as usize);
                 // SAFETY: the channel exists, and its word was written before a barrier.
-                unsafe { sum += memory::load_f32(weight) * f32::from_bits(values.get(channel)) };
-                channel += WARP_LANES;
-            }
-            // SAFETY: the whole warp is here.
-            sum = unsafe { sum_over_warp(sum) };
+                unsafe { memory::load_f32(weight) * f32::from_bits(values.get(channel)) }
+            });
         }
         if index < 12 {
-            sum += sum_in_eights(args.parts, |part| {
+            sum += sum_in_eights(of_lane(args.parts), |number| {
+                let part = worker.lane + number * WARP_LANES;
                 let at = 12 * (row * args.parts as usize + part as usize) + index as usize;
                 // SAFETY: a number of a part.
                 unsafe { memory::load_f32(args.projection_parts.wrapping_add(at)) }
             });
         }
+        // SAFETY: the whole warp is here.
+        sum = unsafe { sum_over_warp(sum) };
         if worker.lane == 0 {
             let at = args.grad_projections.wrapping_add(16 * row + index as usize);
             // SAFETY: one warp for each number; the last row of a matrix is not read, so its gradient is 0.
@@ -84,18 +85,17 @@ unsafe fn through_layers(
     }
     // SAFETY: the whole block is here.
     unsafe { through_normalisation(args, worker, row, 1, values) };
-    let below = SharedWords::new(WARP_LANES + channels);
+    let below = SharedWords::new(camera_words::VALUES + channels);
+    // SAFETY: the whole block is here.
+    unsafe { through_second_layer(args, worker, values, below) };
     let mut channel = worker.thread;
     while channel < channels {
-        let sum = sum_in_eights(channels, |out| {
-            let at = out as usize * channels as usize + channel as usize;
-            // SAFETY: the channels exist; the words were written before the barrier.
-            unsafe {
-                memory::load_f32(args.encoder.weights[1].wrapping_add(at))
-                    * f32::from_bits(values.get(out))
-            }
-        });
-        // SAFETY: the channel exists, and its word is this thread's.
+        let mut sum = 0.0;
+        for share in 0..shares(worker, channels) {
+            // SAFETY: written before the barrier.
+            sum += f32::from_bits(unsafe { below.get(share * channels + channel) });
+        }
+        // SAFETY: the channel exists, and its words are this thread's, those of all shares.
         unsafe {
             below.set(channel, sum.to_bits());
             memory::store_f32(args.grad_middle.wrapping_add(start + channel as usize), sum);
@@ -109,6 +109,49 @@ unsafe fn through_layers(
         // SAFETY: both words are of this thread's channel; nobody reads `values` since the barriers above.
         unsafe { values.set(channel, below.get(channel)) };
         channel += worker.threads;
+    }
+    thread::sync_threads();
+}
+
+/// Shares that the channels of the second layer's output are dealt out in: enough for every warp to have 32 channels of
+/// its input and a share.
+#[inline(always)]
+fn shares(worker: Worker, channels: u32) -> u32 {
+    (worker.warps / channels.div_ceil(WARP_LANES).max(1)).max(1)
+}
+
+/// Back through the second layer: from `values` to sums over each share of them, `(shares, E)` words at `parts`.
+///
+/// # Safety
+///
+/// The whole block makes the call; the values are complete.
+#[inline(always)]
+unsafe fn through_second_layer(
+    args: &CameraGradientArgs,
+    worker: Worker,
+    values: SharedWords,
+    parts: SharedWords,
+) {
+    let channels = args.channels;
+    let shares = shares(worker, channels);
+    let mut number = worker.warp;
+    while number < channels.div_ceil(WARP_LANES) * shares {
+        let (share, channel) = (number % shares, number / shares * WARP_LANES + worker.lane);
+        if channel < channels {
+            let count = channels.saturating_sub(share).div_ceil(shares);
+            let sum = sum_in_eights(count, |number| {
+                let out = share + number * shares;
+                let at = out as usize * channels as usize + channel as usize;
+                // SAFETY: the channels exist; the words were written before the barrier.
+                unsafe {
+                    memory::load_f32(args.encoder.weights[1].wrapping_add(at))
+                        * f32::from_bits(values.get(out))
+                }
+            });
+            // SAFETY: the sum's word is this thread's.
+            unsafe { parts.set(share * channels + channel, sum.to_bits()) };
+        }
+        number += worker.warps;
     }
     thread::sync_threads();
 }
@@ -127,7 +170,7 @@ unsafe fn through_normalisation(
     values: SharedWords,
 ) {
     let channels = args.channels;
-    let shared = SharedWords::new(0);
+    let shared = SharedWords::new(camera_words::SUMS);
     let start = (2 * row + number) * channels as usize;
     // SAFETY: two moments for each normalisation.
     let [mean, scale] =
@@ -147,9 +190,7 @@ unsafe fn through_normalisation(
         channel += worker.threads;
     }
     // SAFETY: the whole block is here.
-    let (sum, product) = unsafe {
-        (worker.sum_over_block(shared, sum), worker.sum_over_block(shared, product))
-    };
+    let [sum, product] = unsafe { worker.sums_over_block(shared, [sum, product]) };
     let (sum, product) = (sum / channels as f32, product / channels as f32);
     let mut channel = worker.thread;
     while channel < channels {
@@ -170,7 +211,8 @@ unsafe fn through_normalisation(
     thread::sync_threads();
 }
 
-/// Writes the gradients of the encoder's parameters. One block for each channel.
+/// Writes the gradients of the encoder's parameters. One block for each channel, which deals them out to its warps, so
+/// that the loads of all are under way together.
 ///
 /// Grid: `E`. Block: whole warps. Shared memory: none.
 ///
@@ -179,70 +221,114 @@ unsafe fn through_normalisation(
 /// The pointers of `args` are valid as it says, for the sizes it gives, and there is an encoder.
 #[inline(always)]
 pub(crate) unsafe fn camera_parameters(args: CameraGradientArgs) {
-    let worker = Worker::new();
-    let out = thread::block_idx_x() as usize;
-    let channels = args.channels as usize;
-    let mut index = worker.thread as usize;
-    while index < channels {
-        // SAFETY: the element exists; one thread for each.
+    let (out, channels) = (thread::block_idx_x() as usize, args.channels as usize);
+    // Weights of the second layer; then a warp for the weights of the first, and for either layer one for bias and shift,
+    // and one for scales.
+    let lanes = WARP_LANES as usize;
+    let first_layer = channels.next_multiple_of(lanes);
+    let mut number = thread::thread_idx_x() as usize;
+    while number < first_layer + 5 * lanes {
+        let (job, index) = if number < first_layer {
+            (0, number)
+        } else {
+            (1 + (number - first_layer) / lanes, (number - first_layer) % lanes)
+        };
+        // SAFETY: the elements exist; one thread for each.
         unsafe {
-            let sum = sum_over_cameras(&args, |row| {
-                memory::load_f32(args.grad_linear.wrapping_add((2 * row + 1) * channels + out))
-                    * memory::load_f32(args.middle.wrapping_add(row * channels + index))
-            });
-            memory::store_f32(args.grad_weights[1].wrapping_add(out * channels + index), sum);
+            match job {
+                0 if index < channels => second_weight(&args, out, index),
+                1 if index < 12 => first_weight(&args, out, index),
+                // The numbers as constants: an index that is not one would put the arrays of `args` on the stack.
+                2 if index < 2 => bias_or_shift(&args, out, 0, index == 0),
+                3 if index < 2 => bias_or_shift(&args, out, 1, index == 0),
+                4 if index < 1 => scale(&args, out, 0),
+                5 if index < 1 => scale(&args, out, 1),
+                _ => {}
+            }
         }
-        index += worker.threads as usize;
-    }
-    let mut index = worker.thread as usize;
-    while index < 12 {
-        // SAFETY: the element exists; one thread for each.
-        unsafe {
-            let sum = sum_over_cameras(&args, |row| {
-                memory::load_f32(args.grad_linear.wrapping_add(2 * row * channels + out))
-                    * memory::load_f32(args.projections.wrapping_add(16 * row + index))
-            });
-            memory::store_f32(args.grad_weights[0].wrapping_add(12 * out + index), sum);
-        }
-        index += worker.threads as usize;
-    }
-    // The numbers that the channel has one of: two for each layer, two for each normalisation.
-    if worker.thread < 2 {
-        // SAFETY: the channel exists.
-        unsafe { channel_parameters(&args, out, worker.thread as usize) };
+        number += thread::block_dim_x() as usize;
     }
 }
 
-/// Writes the channel's bias, scale and shift of the layer and the normalisation of this number.
+/// Writes the gradient of a weight of the second layer.
+///
+/// # Safety
+///
+/// The pointers of `args` are valid as it says; the channels exist.
+#[inline(always)]
+unsafe fn second_weight(args: &CameraGradientArgs, out: usize, index: usize) {
+    let channels = args.channels as usize;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sum = sum_over_cameras(args, |row| {
+            memory::load_f32(args.grad_linear.wrapping_add((2 * row + 1) * channels + out))
+                * memory::load_f32(args.middle.wrapping_add(row * channels + index))
+        });
+        memory::store_f32(args.grad_weights[1].wrapping_add(out * channels + index), sum);
+    }
+}
+
+/// Writes the gradient of a weight of the first layer.
+///
+/// # Safety
+///
+/// The pointers of `args` are valid as it says; channel and index exist.
+#[inline(always)]
+unsafe fn first_weight(args: &CameraGradientArgs, out: usize, index: usize) {
+    let channels = args.channels as usize;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sum = sum_over_cameras(args, |row| {
+            memory::load_f32(args.grad_linear.wrapping_add(2 * row * channels + out))
+                * memory::load_f32(args.projections.wrapping_add(16 * row + index))
+        });
+        memory::store_f32(args.grad_weights[0].wrapping_add(12 * out + index), sum);
+    }
+}
+
+/// Writes the gradient of the bias of the layer of this number, or of the shift of its normalisation.
 ///
 /// # Safety
 ///
 /// The pointers of `args` are valid as it says; the channel exists.
 #[inline(always)]
-unsafe fn channel_parameters(args: &CameraGradientArgs, out: usize, number: usize) {
-    let channels = args.channels as usize;
-    // What comes in at the top of the normalisation.
+unsafe fn bias_or_shift(args: &CameraGradientArgs, out: usize, number: usize, is_bias: bool) {
     let upstream = if number == 0 { args.grad_middle.cast_const() } else { args.grad_output };
-    // Not by index: an index that is not constant would put the arrays on the stack.
-    let pick = |of: [*mut f32; 2]| if number == 0 { of[0] } else { of[1] };
+    let channels = args.channels as usize;
+    let (source, step, target) = if is_bias {
+        let source = args.grad_linear.cast_const().wrapping_add(number * channels);
+        (source, 2 * channels, args.grad_biases[number])
+    } else {
+        (upstream, channels, args.grad_shifts[number])
+    };
     // SAFETY: the caller's promise.
     unsafe {
-        let bias = sum_over_cameras(args, |row| {
-            memory::load_f32(args.grad_linear.wrapping_add((2 * row + number) * channels + out))
+        let sum = sum_over_cameras(args, |row| {
+            memory::load_f32(source.wrapping_add(row * step + out))
         });
-        let shift = sum_over_cameras(args, |row| {
-            memory::load_f32(upstream.wrapping_add(row * channels + out))
-        });
-        let scale = sum_over_cameras(args, |row| {
+        memory::store_f32(target.wrapping_add(out), sum);
+    }
+}
+
+/// Writes the gradient of the scale of the normalisation of this number.
+///
+/// # Safety
+///
+/// The pointers of `args` are valid as it says; the channel exists.
+#[inline(always)]
+unsafe fn scale(args: &CameraGradientArgs, out: usize, number: usize) {
+    let channels = args.channels as usize;
+    let upstream = if number == 0 { args.grad_middle.cast_const() } else { args.grad_output };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sum = sum_over_cameras(args, |row| {
             let [mean, scale] =
                 memory::load_pair(args.moments.wrapping_add(2 * (2 * row + number)));
             let at = (2 * row + number) * channels + out;
             let value = memory::load_f32(args.rectified.wrapping_add(at));
             memory::load_f32(upstream.wrapping_add(row * channels + out)) * (value - mean) * scale
         });
-        memory::store_f32(pick(args.grad_biases).wrapping_add(out), bias);
-        memory::store_f32(pick(args.grad_scales).wrapping_add(out), scale);
-        memory::store_f32(pick(args.grad_shifts).wrapping_add(out), shift);
+        memory::store_f32(args.grad_scales[number].wrapping_add(out), sum);
     }
 }
 

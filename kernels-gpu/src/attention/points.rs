@@ -3,7 +3,7 @@
 use crate::block_args::{Generator, Geometry, PointsArgs, generator};
 use crate::attention::sigmoid;
 use crate::memory;
-use crate::unroll::{array4, upto8};
+use crate::unroll::{array4, each4, upto8};
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
 use cuda_std::thread;
@@ -155,21 +155,18 @@ impl Camera {
     }
 }
 
-/// The thread's point over the batch: row of its anchor and number in it; nothing behind the last.
+/// The thread's point: batch item, anchor of it and point of that; nothing behind the item's last.
 #[inline(always)]
-fn point_of_thread(geometry: &Geometry) -> Option<(u64, u32)> {
+fn point_of_thread(geometry: &Geometry) -> Option<(u64, u32, u32)> {
     let sizes = &geometry.sizes;
-    let index = u64::from(thread::block_idx_x()) * u64::from(thread::block_dim_x())
-        + u64::from(thread::thread_idx_x());
-    let points = u64::from(sizes.points.max(1));
-    let row = index / points;
-    let rows = u64::from(sizes.batch) * u64::from(sizes.anchors);
-    (row < rows && sizes.points > 0).then_some((row, (index % points) as u32))
+    let index = thread::block_idx_x() * thread::block_dim_x() + thread::thread_idx_x();
+    let (anchor, point) = sizes.by_points.divide(index);
+    (index < sizes.anchors * sizes.points).then_some((thread::block_idx_y().into(), anchor, point))
 }
 
 /// Writes key points, their places, and from where they are hidden.
 ///
-/// Grid: one-dimensional, a thread for each point. Shared memory: none.
+/// Grid: `(blocks, B)`, a thread for each point of a batch item. Shared memory: none.
 ///
 /// # Safety
 ///
@@ -177,9 +174,10 @@ fn point_of_thread(geometry: &Geometry) -> Option<(u64, u32)> {
 #[inline(always)]
 pub(crate) unsafe fn points(args: PointsArgs) {
     let geometry = &args.geometry;
-    let Some((row, point)) = point_of_thread(geometry) else { return };
+    let Some((item, anchor, point)) = point_of_thread(geometry) else { return };
     let cameras = geometry.sizes.cameras;
-    let first_camera = row / u64::from(geometry.sizes.anchors.max(1)) * u64::from(cameras);
+    let row = item * u64::from(geometry.sizes.anchors) + u64::from(anchor);
+    let first_camera = item * u64::from(cameras);
     let number = row * u64::from(geometry.sizes.points) + u64::from(point);
     let mut seen = 0;
     // SAFETY: the point and its cameras exist; its elements are this thread's own.
@@ -189,14 +187,25 @@ pub(crate) unsafe fn points(args: PointsArgs) {
             let at = args.key_points.wrapping_add(3 * number as usize + axis);
             memory::store_f32(at, place[axis]);
         });
-        for index in 0..cameras {
-            let camera = Camera::load(geometry, first_camera + u64::from(index));
-            let projected = camera.project(place);
-            let [x, y] = camera.place(projected);
-            let pair = (number * u64::from(cameras) + u64::from(index)) as usize;
-            memory::store_f32(args.locations.wrapping_add(2 * pair), x);
-            memory::store_f32(args.locations.wrapping_add(2 * pair + 1), y);
-            seen += u32::from(sees(geometry, projected, [x, y]));
+        let mut first = 0;
+        while first < cameras {
+            // Four at a time, for the loads of all to be under way together.
+            let four = array4(|slot| {
+                let index = (first + slot as u32).min(cameras - 1);
+                Camera::load(geometry, first_camera + u64::from(index))
+            });
+            each4(|slot| {
+                let index = first + slot as u32;
+                if index < cameras {
+                    let projected = four[slot].project(place);
+                    let [x, y] = four[slot].place(projected);
+                    let pair = (number * u64::from(cameras) + u64::from(index)) as usize;
+                    memory::store_f32(args.locations.wrapping_add(2 * pair), x);
+                    memory::store_f32(args.locations.wrapping_add(2 * pair + 1), y);
+                    seen += u32::from(sees(geometry, projected, [x, y]));
+                }
+            });
+            first += 4;
         }
         if args.hidden.is_null() {
             return;

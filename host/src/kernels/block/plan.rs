@@ -35,9 +35,14 @@ const MAX_SHARED_BYTES: usize = 48 << 10;
 /// Threads of a block of the kernels that have one thread or one warp per item.
 const ITEM_THREADS: u32 = 128;
 
-/// Warps of a block that sums, and of one of the camera encoder.
+/// Warps of a block that sums.
 const SUM_WARPS: u32 = 8;
-const CAMERA_WARPS: u32 = 8;
+
+/// Most warps of a block of the camera encoder: cameras are few, so each gets all the threads there can be.
+const CAMERA_WARPS: u32 = 32;
+
+/// Channels of the camera encoder for which a block has a warp.
+const CHANNELS_OF_WARP: u32 = 8;
 
 /// Most warps of a block of the softmax's backward kernel: so many that several blocks fit a multiprocessor.
 const GRADIENT_WARPS: u32 = 8;
@@ -170,7 +175,8 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         within("batch times cameras", shape.batch() * cameras, MAX_GRID_Y as usize)?;
         within("points of a batch item", shape.anchors() * points, i32::MAX as usize)?;
         within("logits of an anchor", of_camera, MAX_GRID_Y as usize * PRODUCT_TILE as usize)?;
-        within("embed_dims", camera_bytes(channels as u32) as usize, MAX_SHARED_BYTES)?;
+        let camera = camera_bytes(channels as u32, camera_warps(channels as u32));
+        within("embed_dims", camera as usize, MAX_SHARED_BYTES)?;
         within("num_groups", weights_bytes(shape.groups() as u32) as usize, MAX_SHARED_BYTES)?;
         let camera_rows = if config.use_camera_embed { shape.batch() * cameras } else { 0 };
         let logits = if config.use_camera_embed { of_camera } else { cameras * of_camera };
@@ -294,9 +300,9 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
 
     /// A thread for each key point.
     pub(crate) fn points_launch(&self) -> Launch {
-        let points = self.rows * self.sizes.points as usize;
-        let blocks = points.div_ceil(ITEM_THREADS as usize).max(1);
-        Launch { grid: (blocks as u32, 1), threads: ITEM_THREADS, shared_bytes: 0 }
+        let points = self.sizes.anchors * self.sizes.points;
+        let grid = (points.div_ceil(ITEM_THREADS).max(1), self.sizes.batch);
+        Launch { grid, threads: ITEM_THREADS, shared_bytes: 0 }
     }
 
     /// A warp for each anchor.
@@ -338,16 +344,22 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
 
     /// A block for each camera.
     pub(crate) fn camera_launch(&self) -> Launch {
-        let shared_bytes = camera_bytes(self.sizes.channels);
+        let warps = camera_warps(self.sizes.channels);
+        let shared_bytes = camera_bytes(self.sizes.channels, warps);
         let grid = (self.sizes.batch * self.sizes.cameras, 1);
-        Launch { grid, threads: CAMERA_WARPS * WARP_LANES, shared_bytes }
+        Launch { grid, threads: warps * WARP_LANES, shared_bytes }
     }
 
-    /// A block for each channel.
+    /// A block for each channel: a thread for each of its weights, and five warps for what else it has.
     pub(crate) fn camera_parameters_launch(&self) -> Launch {
-        let threads = CAMERA_WARPS * WARP_LANES;
-        Launch { grid: (self.sizes.channels, 1), threads, shared_bytes: 0 }
+        let warps = (self.sizes.channels.div_ceil(WARP_LANES) + 5).min(CAMERA_WARPS);
+        Launch { grid: (self.sizes.channels, 1), threads: warps * WARP_LANES, shared_bytes: 0 }
     }
+}
+
+/// Warps of a block of the camera encoder.
+fn camera_warps(channels: u32) -> u32 {
+    channels.div_ceil(CHANNELS_OF_WARP).clamp(1, CAMERA_WARPS)
 }
 
 /// Threads of a block of the softmax's backward kernel: one for each logit, dealt out to blocks of the same size.
