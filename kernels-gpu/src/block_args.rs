@@ -23,7 +23,7 @@ pub struct Rows<T> {
     pub columns: u32,
     /// Distance of the rows at `first` and `added`.
     pub stride: u32,
-    /// 1 when every row of every part begins at a multiple of 16 bytes, else 0.
+    /// 1 when every row of every part begins at a multiple of 16 bytes, and four divides the columns; else 0.
     pub wide: u32,
 }
 
@@ -127,6 +127,8 @@ pub struct LinearArgs<T> {
     pub weight: Rows<T>,
     /// `(rows, out)` output, or `(rows, in)` gradient of the input.
     pub target: Target<T>,
+    /// 1 when a block computes two tiles side by side, 0 when it computes one.
+    pub paired: u32,
 }
 
 /// Arguments of the gradient of a linear layer's weight and bias.
@@ -147,6 +149,8 @@ pub struct LinearWeightArgs<T> {
     pub part_rows: u64,
     /// Words between the sums of one part and those of the next.
     pub part_words: u64,
+    /// 1 when a block computes two tiles side by side, 0 when it computes one.
+    pub paired: u32,
 }
 
 /// Arguments of the kernel that adds up partial sums.

@@ -18,10 +18,12 @@ use crate::{
         weights_gradient::weights_gradient,
     },
     dense::{
-        arithmetic::{Exact, Tensor},
+        arithmetic::Exact,
         drop::drop,
         linear::{linear, linear_input, linear_weight},
+        rows::{Either, Elements, Numbers},
         sum::sum,
+        tensor::{Tensor, Tf32},
     },
 };
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
@@ -33,10 +35,14 @@ use cuda_std::kernel;
 pub struct Products<T> {
     /// The layer.
     pub linear: Entry<LinearArgs<T>>,
-    /// The gradient of its input.
+    /// The gradient of its input, from elements.
     pub input: Entry<LinearArgs<T>>,
-    /// The gradients of its weight and bias, summed over parts of the rows.
+    /// The gradient of its input, from fp32 numbers.
+    pub input_of_numbers: Entry<LinearArgs<T>>,
+    /// The gradients of its weight and bias, summed over parts of the rows, from elements.
     pub weight: Entry<LinearWeightArgs<T>>,
+    /// The gradients of its weight and bias, summed over parts of the rows, from fp32 numbers.
+    pub weight_of_numbers: Entry<LinearWeightArgs<T>>,
 }
 
 /// The block's kernels of one element type.
@@ -44,7 +50,7 @@ pub struct Products<T> {
 pub trait BlockKernels: Copy + Sized + 'static {
     /// Products in fp32.
     const EXACT: Products<Self>;
-    /// Products on tensor cores.
+    /// Products on tensor cores: of factors of the type, and of `tf32` where the type is fp32 or a gradient comes in fp32.
     const TENSOR: Products<Self>;
     /// A gradient back through dropout.
     const DROP: Entry<DropArgs<Self>>;
@@ -85,23 +91,31 @@ entries! {
     camera_encoder_gradient(CameraGradientArgs) = camera_gradient;
     camera_encoder_parameters(CameraGradientArgs) = camera_parameters;
     linear_exact_f32(LinearArgs<f32>) = linear::<f32, Exact>;
+    linear_input_exact_f32(LinearArgs<f32>) = linear_input::<f32, Exact, Either>;
+    linear_weight_exact_f32(LinearWeightArgs<f32>) = linear_weight::<f32, Exact, Either>;
     linear_exact_f16(LinearArgs<F16>) = linear::<F16, Exact>;
+    linear_input_exact_f16(LinearArgs<F16>) = linear_input::<F16, Exact, Elements>;
+    linear_input_exact_numbers_f16(LinearArgs<F16>) = linear_input::<F16, Exact, Numbers>;
+    linear_weight_exact_f16(LinearWeightArgs<F16>) = linear_weight::<F16, Exact, Elements>;
+    linear_weight_exact_numbers_f16(LinearWeightArgs<F16>) = linear_weight::<F16, Exact, Numbers>;
     linear_exact_bf16(LinearArgs<Bf16>) = linear::<Bf16, Exact>;
-    linear_tensor_f32(LinearArgs<f32>) = linear::<f32, Tensor>;
-    linear_tensor_f16(LinearArgs<F16>) = linear::<F16, Tensor>;
-    linear_tensor_bf16(LinearArgs<Bf16>) = linear::<Bf16, Tensor>;
-    linear_input_exact_f32(LinearArgs<f32>) = linear_input::<f32, Exact>;
-    linear_input_exact_f16(LinearArgs<F16>) = linear_input::<F16, Exact>;
-    linear_input_exact_bf16(LinearArgs<Bf16>) = linear_input::<Bf16, Exact>;
-    linear_input_tensor_f32(LinearArgs<f32>) = linear_input::<f32, Tensor>;
-    linear_input_tensor_f16(LinearArgs<F16>) = linear_input::<F16, Tensor>;
-    linear_input_tensor_bf16(LinearArgs<Bf16>) = linear_input::<Bf16, Tensor>;
-    linear_weight_exact_f32(LinearWeightArgs<f32>) = linear_weight::<f32, Exact>;
-    linear_weight_exact_f16(LinearWeightArgs<F16>) = linear_weight::<F16, Exact>;
-    linear_weight_exact_bf16(LinearWeightArgs<Bf16>) = linear_weight::<Bf16, Exact>;
-    linear_weight_tensor_f32(LinearWeightArgs<f32>) = linear_weight::<f32, Tensor>;
-    linear_weight_tensor_f16(LinearWeightArgs<F16>) = linear_weight::<F16, Tensor>;
-    linear_weight_tensor_bf16(LinearWeightArgs<Bf16>) = linear_weight::<Bf16, Tensor>;
+    linear_input_exact_bf16(LinearArgs<Bf16>) = linear_input::<Bf16, Exact, Elements>;
+    linear_input_exact_numbers_bf16(LinearArgs<Bf16>) = linear_input::<Bf16, Exact, Numbers>;
+    linear_weight_exact_bf16(LinearWeightArgs<Bf16>) = linear_weight::<Bf16, Exact, Elements>;
+    linear_weight_exact_numbers_bf16(LinearWeightArgs<Bf16>) = linear_weight::<Bf16, Exact, Numbers>;
+    linear_tensor_f32(LinearArgs<f32>) = linear::<f32, Tensor<Tf32>>;
+    linear_input_tensor_f32(LinearArgs<f32>) = linear_input::<f32, Tensor<Tf32>, Either>;
+    linear_weight_tensor_f32(LinearWeightArgs<f32>) = linear_weight::<f32, Tensor<Tf32>, Either>;
+    linear_tensor_f16(LinearArgs<F16>) = linear::<F16, Tensor<F16>>;
+    linear_input_tensor_f16(LinearArgs<F16>) = linear_input::<F16, Tensor<F16>, Elements>;
+    linear_input_tensor_numbers_f16(LinearArgs<F16>) = linear_input::<F16, Tensor<Tf32>, Numbers>;
+    linear_weight_tensor_f16(LinearWeightArgs<F16>) = linear_weight::<F16, Tensor<F16>, Elements>;
+    linear_weight_tensor_numbers_f16(LinearWeightArgs<F16>) = linear_weight::<F16, Tensor<Tf32>, Numbers>;
+    linear_tensor_bf16(LinearArgs<Bf16>) = linear::<Bf16, Tensor<Bf16>>;
+    linear_input_tensor_bf16(LinearArgs<Bf16>) = linear_input::<Bf16, Tensor<Bf16>, Elements>;
+    linear_input_tensor_numbers_bf16(LinearArgs<Bf16>) = linear_input::<Bf16, Tensor<Tf32>, Numbers>;
+    linear_weight_tensor_bf16(LinearWeightArgs<Bf16>) = linear_weight::<Bf16, Tensor<Bf16>, Elements>;
+    linear_weight_tensor_numbers_bf16(LinearWeightArgs<Bf16>) = linear_weight::<Bf16, Tensor<Tf32>, Numbers>;
     drop_f32(DropArgs<f32>) = drop::<f32>;
     drop_f16(DropArgs<F16>) = drop::<F16>;
     drop_bf16(DropArgs<Bf16>) = drop::<Bf16>;
@@ -113,67 +127,82 @@ entries! {
     attention_weights_gradient_bf16(WeightsGradientArgs<Bf16>) = weights_gradient::<Bf16>;
 }
 
-/// The kernels of an element type, by the names they have.
+/// The kernels of a linear layer, by the names they have.
 #[cfg(not(target_arch = "nvptx64"))]
-macro_rules! block_kernels {
-    (
-        $type:ty, $exact:ident, $exact_input:ident, $exact_weight:ident,
-        $tensor:ident, $tensor_input:ident, $tensor_weight:ident, $drop:ident, $weights:ident, $gradient:ident
-    ) => {
-        impl BlockKernels for $type {
-            const EXACT: Products<Self> = Products {
-                linear: entry!($exact),
-                input: entry!($exact_input),
-                weight: entry!($exact_weight),
-            };
-            const TENSOR: Products<Self> = Products {
-                linear: entry!($tensor),
-                input: entry!($tensor_input),
-                weight: entry!($tensor_weight),
-            };
-            const DROP: Entry<DropArgs<Self>> = entry!($drop);
-            const WEIGHTS: Entry<WeightsArgs<Self>> = entry!($weights);
-            const WEIGHTS_GRADIENT: Entry<WeightsGradientArgs<Self>> = entry!($gradient);
+macro_rules! products {
+    ($linear:ident, $input:ident, $input_of_numbers:ident, $weight:ident, $weight_of_numbers:ident) => {
+        Products {
+            linear: entry!($linear),
+            input: entry!($input),
+            input_of_numbers: entry!($input_of_numbers),
+            weight: entry!($weight),
+            weight_of_numbers: entry!($weight_of_numbers),
         }
     };
 }
 
 #[cfg(not(target_arch = "nvptx64"))]
-block_kernels!(
-    f32,
-    linear_exact_f32,
-    linear_input_exact_f32,
-    linear_weight_exact_f32,
-    linear_tensor_f32,
-    linear_input_tensor_f32,
-    linear_weight_tensor_f32,
-    drop_f32,
-    attention_weights_f32,
-    attention_weights_gradient_f32
-);
+impl BlockKernels for f32 {
+    const EXACT: Products<Self> = products!(
+        linear_exact_f32,
+        linear_input_exact_f32,
+        linear_input_exact_f32,
+        linear_weight_exact_f32,
+        linear_weight_exact_f32
+    );
+    const TENSOR: Products<Self> = products!(
+        linear_tensor_f32,
+        linear_input_tensor_f32,
+        linear_input_tensor_f32,
+        linear_weight_tensor_f32,
+        linear_weight_tensor_f32
+    );
+    const DROP: Entry<DropArgs<Self>> = entry!(drop_f32);
+    const WEIGHTS: Entry<WeightsArgs<Self>> = entry!(attention_weights_f32);
+    const WEIGHTS_GRADIENT: Entry<WeightsGradientArgs<Self>> =
+        entry!(attention_weights_gradient_f32);
+}
+
 #[cfg(not(target_arch = "nvptx64"))]
-block_kernels!(
-    F16,
-    linear_exact_f16,
-    linear_input_exact_f16,
-    linear_weight_exact_f16,
-    linear_tensor_f16,
-    linear_input_tensor_f16,
-    linear_weight_tensor_f16,
-    drop_f16,
-    attention_weights_f16,
-    attention_weights_gradient_f16
-);
+impl BlockKernels for F16 {
+    const EXACT: Products<Self> = products!(
+        linear_exact_f16,
+        linear_input_exact_f16,
+        linear_input_exact_numbers_f16,
+        linear_weight_exact_f16,
+        linear_weight_exact_numbers_f16
+    );
+    const TENSOR: Products<Self> = products!(
+        linear_tensor_f16,
+        linear_input_tensor_f16,
+        linear_input_tensor_numbers_f16,
+        linear_weight_tensor_f16,
+        linear_weight_tensor_numbers_f16
+    );
+    const DROP: Entry<DropArgs<Self>> = entry!(drop_f16);
+    const WEIGHTS: Entry<WeightsArgs<Self>> = entry!(attention_weights_f16);
+    const WEIGHTS_GRADIENT: Entry<WeightsGradientArgs<Self>> =
+        entry!(attention_weights_gradient_f16);
+}
+
 #[cfg(not(target_arch = "nvptx64"))]
-block_kernels!(
-    Bf16,
-    linear_exact_bf16,
-    linear_input_exact_bf16,
-    linear_weight_exact_bf16,
-    linear_tensor_bf16,
-    linear_input_tensor_bf16,
-    linear_weight_tensor_bf16,
-    drop_bf16,
-    attention_weights_bf16,
-    attention_weights_gradient_bf16
-);
+impl BlockKernels for Bf16 {
+    const EXACT: Products<Self> = products!(
+        linear_exact_bf16,
+        linear_input_exact_bf16,
+        linear_input_exact_numbers_bf16,
+        linear_weight_exact_bf16,
+        linear_weight_exact_numbers_bf16
+    );
+    const TENSOR: Products<Self> = products!(
+        linear_tensor_bf16,
+        linear_input_tensor_bf16,
+        linear_input_tensor_numbers_bf16,
+        linear_weight_tensor_bf16,
+        linear_weight_tensor_numbers_bf16
+    );
+    const DROP: Entry<DropArgs<Self>> = entry!(drop_bf16);
+    const WEIGHTS: Entry<WeightsArgs<Self>> = entry!(attention_weights_bf16);
+    const WEIGHTS_GRADIENT: Entry<WeightsGradientArgs<Self>> =
+        entry!(attention_weights_gradient_bf16);
+}

@@ -125,20 +125,42 @@ pub const fn gather_shared_bytes(warps: u32) -> u32 {
     4 * warps * window_words::PER_WARP
 }
 
-/// Rows and columns of the tile of a product that a block computes.
-pub const PRODUCT_TILE: u32 = 64;
+/// Rows of a product that a warp computes.
+pub const PRODUCT_ROWS: u32 = 64;
 
-/// Threads of a block that computes a tile of a product.
-pub const PRODUCT_THREADS: u32 = 128;
+/// Columns of a product that a warp computes.
+pub const PRODUCT_COLUMNS: u32 = 32;
 
-/// Steps of depth that pass through shared memory together.
+/// Threads of a block that computes a tile of a product, or two side by side.
+pub const PRODUCT_THREADS: u32 = 256;
+
+/// Steps of depth that pass through shared memory together, at most.
 pub const PRODUCT_DEPTH: u32 = 16;
 
-/// Words between neighbours in depth: chosen so that the lanes of a warp, four depths by eight lines, read from all banks.
-pub(crate) const PRODUCT_PITCH: u32 = PRODUCT_TILE + 8;
+/// Shared memory of a block that computes products, in 32-bit words, and where its parts begin. Every warp has operands
+/// of its own.
+pub(crate) mod product_words {
+    use super::{PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, WARP_LANES};
 
-/// Bytes of shared memory for a product: two operands, two buffers.
-pub const PRODUCT_BYTES: u32 = 2 * 2 * PRODUCT_DEPTH * PRODUCT_PITCH * 4;
+    /// Words of a line in a step of depth.
+    pub(crate) const DEPTH: u32 = 8;
+    /// Warps of a block.
+    pub(crate) const WARPS: u32 = PRODUCT_THREADS / WARP_LANES;
+    /// The left operand of a warp, as either layout has it, with its gaps.
+    const LEFT: u32 = (DEPTH + 1) * PRODUCT_ROWS;
+    /// The right operand of a warp.
+    pub(crate) const RIGHT: u32 = LEFT;
+    /// First word of the next warp's operands.
+    pub(crate) const PER_WARP: u32 = RIGHT + (DEPTH + 2) * PRODUCT_COLUMNS + 4;
+    /// Sums of a warp.
+    pub(crate) const SUMS: u32 = PRODUCT_ROWS * PRODUCT_COLUMNS;
+    /// Words of all: the operands, and after them the sums of half of the warps.
+    pub(crate) const ALL: u32 =
+        if WARPS * PER_WARP > WARPS / 2 * SUMS { WARPS * PER_WARP } else { WARPS / 2 * SUMS };
+}
+
+/// Bytes of shared memory for a product.
+pub const PRODUCT_BYTES: u32 = 4 * product_words::ALL;
 
 /// Shared memory of a block that makes attention weights, in 32-bit words, and where its parts begin. Counts and visible
 /// pairs lie where they do in [`window_words`].

@@ -183,6 +183,28 @@ mod device {
         [a, b, c, d]
     }
 
+    /// Reads 8 bytes that no thread writes during the launch; zeros when not `live`, and then no memory is touched.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, `pointer` is aligned to 8 bytes and valid for reads of 8; nobody writes them meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn load_word_pair_if(pointer: *const u32, live: bool) -> [u32; 2] {
+        let (a, b);
+        // SAFETY: the caller vouches for the address when `live`; the load is predicated on it.
+        unsafe {
+            asm!(
+                "{{ .reg .pred %l; .reg .b64 %a; setp.ne.u32 %l, {l}, 0;",
+                "cvta.to.global.u64 %a, {p}; mov.b32 {a}, 0; mov.b32 {b}, 0;",
+                "@%l ld.global.nc.v2.b32 {{{a}, {b}}}, [%a]; }}",
+                p = in(reg64) pointer, l = in(reg32) u32::from(live),
+                a = out(reg32) a, b = out(reg32) b,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        [a, b]
+    }
+
     /// Reads 16 bytes that no thread writes during the launch, past the first-level cache: from the second, or from memory.
     ///
     /// # Safety
@@ -474,6 +496,23 @@ mod device {
             }
         }
 
+        /// Reads words `index` and `index + 1`.
+        ///
+        /// # Safety
+        ///
+        /// As for [`get`](Self::get), for two words aligned to 8 bytes.
+        #[inline(always)]
+        pub(crate) unsafe fn get2(self, index: u32) -> [u32; 2] {
+            let (a, b);
+            // SAFETY: the caller vouches for the address.
+            unsafe {
+                asm!("ld.shared.v2.b32 {{{a}, {b}}}, [{p}];", p = in(reg32) self.address + index * 4,
+                    a = out(reg32) a, b = out(reg32) b,
+                    options(readonly, nostack, preserves_flags));
+            }
+            [a, b]
+        }
+
         /// Reads words `index` to `index + 3`.
         ///
         /// # Safety
@@ -612,6 +651,19 @@ mod host {
         emulator::global_read(pointer.cast(), 16);
         // SAFETY: the caller's promise, and the emulator has checked the address.
         unsafe { pointer.cast::<[u32; 4]>().read_unaligned() }
+    }
+
+    /// Reads 8 bytes that no thread writes during the launch; zeros when not `live`, and then no memory is touched.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, `pointer` is aligned to 8 bytes and valid for reads of 8; nobody writes them meanwhile.
+    pub(crate) unsafe fn load_word_pair_if(pointer: *const u32, live: bool) -> [u32; 2] {
+        if !live {
+            return [0; 2];
+        }
+        // SAFETY: the caller's promise is the same.
+        unsafe { load_pair(pointer.cast()) }.map(f32::to_bits)
     }
 
     /// Reads 16 bytes that no thread writes during the launch, past the first-level cache.
@@ -787,6 +839,18 @@ mod host {
             // SAFETY: as for `exchange_if`.
             let word = unsafe { &*self.start.wrapping_add(index as usize).cast::<AtomicU32>() };
             word.fetch_min(value, Ordering::Relaxed);
+        }
+
+        /// Reads words `index` and `index + 1`.
+        ///
+        /// # Safety
+        ///
+        /// As for [`get`](Self::get), for two words aligned to 8 bytes.
+        pub(crate) unsafe fn get2(self, index: u32) -> [u32; 2] {
+            let pointer = self.start.wrapping_add(index as usize);
+            emulator::shared_read(pointer.cast(), 8);
+            // SAFETY: the caller's promise, and the emulator has checked the address.
+            unsafe { pointer.cast::<[u32; 2]>().read_unaligned() }
         }
 
         /// Reads words `index` to `index + 3`.

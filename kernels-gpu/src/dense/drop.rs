@@ -1,8 +1,32 @@
-//! A gradient back through dropout.
+//! Dropout, and a gradient back through it.
 
-use crate::block_args::DropArgs;
+use crate::attention::random;
+use crate::block_args::{DropArgs, Dropout};
+use crate::memory;
 use crate::storage::Storage;
 use cuda_std::thread;
+
+impl Dropout {
+    /// What the element of this number is multiplied with.
+    ///
+    /// # Safety
+    ///
+    /// The pointer is valid as the structure says, and the element exists.
+    #[inline(always)]
+    pub(crate) unsafe fn factor(&self, index: u64) -> f32 {
+        if !self.is_active() {
+            return 1.0;
+        }
+        let number = if self.numbers.is_null() {
+            random::uniform(self.seed, self.stream, index)
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { memory::load_f32(self.numbers.wrapping_add(index as usize)) }
+        };
+        let kept = number > self.threshold || (number == self.threshold && self.zero_equal == 0);
+        if kept { self.scale } else { 0.0 }
+    }
+}
 
 /// Writes every element of the target.
 ///

@@ -1,14 +1,12 @@
 //! The tensor cores: one instruction on the GPU; in the emulator the same sums, over what the lanes of the warp tell
 //! each other.
 
-#![cfg_attr(all(target_arch = "nvptx64", not(cuda_arch_ge_80)), allow(dead_code))]
-
-#[cfg(all(target_arch = "nvptx64", cuda_arch_ge_80))]
+#[cfg(target_arch = "nvptx64")]
 pub(crate) use device::*;
 #[cfg(not(target_arch = "nvptx64"))]
 pub(crate) use host::*;
 
-#[cfg(all(target_arch = "nvptx64", cuda_arch_ge_80))]
+#[cfg(target_arch = "nvptx64")]
 mod device {
     use core::arch::asm;
 
@@ -24,36 +22,66 @@ mod device {
         word
     }
 
-    /// Adds the product of a 16 by 8 and an 8 by 8 matrix to a 16 by 8 one, spread over the lanes of a warp.
-    ///
-    /// With `g = lane / 4` and `t = lane % 4` a lane has rows `g` and `g + 8` of columns `t` and then `t + 4` of the left
-    /// matrix, rows `t` and `t + 4` of column `g` of the right one, and columns `2 t` and `2 t + 1` of rows `g` and then
-    /// `g + 8` of the sums.
-    ///
-    /// # Safety
-    ///
-    /// All lanes of the warp make the call together.
-    #[inline(always)]
-    pub(crate) unsafe fn tf32_16x8x8(left: [u32; 4], right: [u32; 2], sums: [f32; 4]) -> [f32; 4] {
-        let [mut a, mut b, mut c, mut d] = sums;
-        // SAFETY: the caller has all lanes here; the instruction touches registers only.
-        unsafe {
-            asm!(
-                "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {{{a}, {b}, {c}, {d}}},",
-                "{{{l0}, {l1}, {l2}, {l3}}}, {{{r0}, {r1}}}, {{{a}, {b}, {c}, {d}}};",
-                a = inout(reg32) a, b = inout(reg32) b, c = inout(reg32) c, d = inout(reg32) d,
-                l0 = in(reg32) left[0], l1 = in(reg32) left[1],
-                l2 = in(reg32) left[2], l3 = in(reg32) left[3],
-                r0 = in(reg32) right[0], r1 = in(reg32) right[1],
-                options(nostack, preserves_flags),
-            );
-        }
-        [a, b, c, d]
+    /// One instruction of this kind.
+    macro_rules! product {
+        ($(#[$text:meta])* $name:ident, $instruction:literal) => {
+            $(#[$text])*
+            #[inline(always)]
+            pub(crate) unsafe fn $name(left: [u32; 4], right: [u32; 2], sums: [f32; 4]) -> [f32; 4] {
+                let [mut a, mut b, mut c, mut d] = sums;
+                // SAFETY: the caller has all lanes here; the instruction touches registers only.
+                unsafe {
+                    asm!(
+                        concat!($instruction, " {{{a}, {b}, {c}, {d}}},"),
+                        "{{{l0}, {l1}, {l2}, {l3}}}, {{{r0}, {r1}}}, {{{a}, {b}, {c}, {d}}};",
+                        a = inout(reg32) a, b = inout(reg32) b, c = inout(reg32) c, d = inout(reg32) d,
+                        l0 = in(reg32) left[0], l1 = in(reg32) left[1],
+                        l2 = in(reg32) left[2], l3 = in(reg32) left[3],
+                        r0 = in(reg32) right[0], r1 = in(reg32) right[1],
+                        options(nostack, preserves_flags),
+                    );
+                }
+                [a, b, c, d]
+            }
+        };
+    }
+
+    product! {
+        /// Adds the product of a 16 by 8 and an 8 by 8 matrix to a 16 by 8 one, spread over the lanes of a warp.
+        ///
+        /// With `g = lane / 4` and `t = lane % 4` a lane has rows `g` and `g + 8` of columns `t` and then `t + 4` of the left
+        /// matrix, rows `t` and `t + 4` of column `g` of the right one, and columns `2 t` and `2 t + 1` of rows `g` and then
+        /// `g + 8` of the sums.
+        ///
+        /// # Safety
+        ///
+        /// All lanes of the warp make the call together.
+        tf32_16x8x8, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
+    }
+
+    product! {
+        /// Adds the product of a 16 by 16 and a 16 by 8 matrix of fp16 to a 16 by 8 one, spread over the lanes of a warp as in
+        /// [`tf32_16x8x8`], with two neighbours in depth in place of one, the first in the lower half of a word.
+        ///
+        /// # Safety
+        ///
+        /// All lanes of the warp make the call together.
+        f16_16x8x16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
+    }
+
+    product! {
+        /// As [`f16_16x8x16`], for bf16.
+        ///
+        /// # Safety
+        ///
+        /// All lanes of the warp make the call together.
+        bf16_16x8x16, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
     }
 }
 
 #[cfg(not(target_arch = "nvptx64"))]
 mod host {
+    use crate::memory;
     use cuda_std::warp;
 
     /// A number as a factor: rounded to 10 bits behind the point, to nearest, ties away from zero.
@@ -72,6 +100,44 @@ mod host {
     ///
     /// All lanes of the warp make the call together.
     pub(crate) unsafe fn tf32_16x8x8(left: [u32; 4], right: [u32; 2], sums: [f32; 4]) -> [f32; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { product(left, right, sums, |word| [f32::from_bits(word), 0.0]) }
+    }
+
+    /// Adds the product of a 16 by 16 and a 16 by 8 matrix of fp16 to a 16 by 8 one, spread over the lanes of a warp as in
+    /// [`tf32_16x8x8`], with two neighbours in depth in place of one, the first in the lower half of a word.
+    ///
+    /// # Safety
+    ///
+    /// All lanes of the warp make the call together.
+    pub(crate) unsafe fn f16_16x8x16(left: [u32; 4], right: [u32; 2], sums: [f32; 4]) -> [f32; 4] {
+        let halves = |word: u32| [word as u16, (word >> 16) as u16].map(memory::f16_to_f32);
+        // SAFETY: the caller's promise.
+        unsafe { product(left, right, sums, halves) }
+    }
+
+    /// As [`f16_16x8x16`], for bf16.
+    ///
+    /// # Safety
+    ///
+    /// All lanes of the warp make the call together.
+    pub(crate) unsafe fn bf16_16x8x16(left: [u32; 4], right: [u32; 2], sums: [f32; 4]) -> [f32; 4] {
+        let halves = |word: u32| [word as u16, (word >> 16) as u16].map(memory::bf16_to_f32);
+        // SAFETY: the caller's promise.
+        unsafe { product(left, right, sums, halves) }
+    }
+
+    /// The sums of either instruction, from what a word's factors are.
+    ///
+    /// # Safety
+    ///
+    /// All lanes of the warp make the call together.
+    unsafe fn product(
+        left: [u32; 4],
+        right: [u32; 2],
+        sums: [f32; 4],
+        factors: impl Fn(u32) -> [f32; 2],
+    ) -> [f32; 4] {
         let lane = warp::lane_id();
         let (group, within) = (lane / 4, lane % 4);
         // Two words at a time: rows `g` and `g + 8` of a column, rows `t` and `t + 4` of a column.
@@ -79,11 +145,12 @@ mod host {
         // SAFETY: the caller has all lanes here.
         let ask = |value: u64, lane: u32| unsafe {
             let (answer, _) = warp::warp_shuffle_idx(u32::MAX, value, lane, 32);
-            [f32::from_bits(answer as u32), f32::from_bits((answer >> 32) as u32)]
+            [factors(answer as u32), factors((answer >> 32) as u32)]
         };
+        let dot = |a: [f32; 2], b: [f32; 2]| a[0] * b[0] + a[1] * b[1];
         let mut sums = sums;
         for column in 0..4 {
-            // Depths `column` and `column + 4`.
+            // Words of depth `column` and `column + 4`.
             let near = ask(pair(left[0], left[1]), group * 4 + column);
             let far = ask(pair(left[2], left[3]), group * 4 + column);
             for side in 0..2 {
@@ -91,7 +158,7 @@ mod host {
                 let [first, second] = ask(pair(right[0], right[1]), of_column);
                 for row in 0..2 {
                     let index = row * 2 + side as usize;
-                    sums[index] += near[row] * first + far[row] * second;
+                    sums[index] += dot(near[row], first) + dot(far[row], second);
                 }
             }
         }

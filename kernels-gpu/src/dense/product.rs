@@ -1,156 +1,434 @@
-//! A tile of a product of matrices: 64 by 64 sums over `depth`, by a block of four warps.
+//! A tile of a product of matrices: 64 by 32 sums over `depth`, by warps that share the depth.
 //!
-//! Both operands pass through shared memory, 16 steps of depth at a time, in two buffers: while the block multiplies
-//! what is in one, it has the next steps already in flight and then writes them to the other.
+//! Each warp of a block has a part of the depth and computes all sums of the tile over it, eight by eight a lane. It moves
+//! its part of both operands through shared memory of its own, eight words of depth at a time, with the next ones already
+//! under way, and waits for no other warp. In the end the warps' sums are added up, in a fixed order. So a small product
+//! has eight warps a tile that load at the same time; of a large one, where there are tiles enough, a block computes two
+//! side by side, with half of the warps for each.
+//!
+//! Lane `4 g + t` has columns `8 t` to `8 t + 7` of eight rows: see [`Side::of_lane`].
 
 use core::ops::Range;
 
-use crate::dense::arithmetic::{Arithmetic, Sums};
-use crate::limits::{PRODUCT_DEPTH, PRODUCT_PITCH, PRODUCT_TILE};
+use crate::dense::arithmetic::Arithmetic;
+use crate::limits::{PRODUCT_ROWS, WARP_LANES, product_words};
 use crate::memory::SharedWords;
-use crate::unroll::{array4, each4, each8};
-use cuda_std::thread;
+use crate::unroll::{array4, array8, each4, each8, upto8};
+use cuda_std::{thread, warp};
+
+/// A lane's sums: eight rows of eight columns.
+pub(crate) type Sums = [f32; 64];
+
+/// All lanes of a warp.
+const WARP: u32 = u32::MAX;
 
 /// A matrix as a product reads it: lines, which are rows or columns of the product, by depth.
 pub(crate) trait Operand {
+    /// Four neighbours in memory, as they come from there.
+    type Run: Copy;
+
     /// Whether neighbours in memory are neighbours in depth, or else neighbouring lines.
     const ALONG_DEPTH: bool;
 
-    /// Eight neighbours in memory, from the given line and depth on; zeros outside the matrix.
+    /// Nothing but zeros.
+    const ZEROS: Self::Run;
+
+    /// Four neighbours in memory, from the given line and depth on; zeros outside the matrix.
     ///
     /// # Safety
     ///
     /// The pointers of the matrix are valid as it says.
-    unsafe fn load8(&self, line: u64, depth: u64) -> [f32; 8];
+    unsafe fn load(&self, line: u64, depth: u64) -> Self::Run;
+
+    /// The words of a step of depth that two runs make, or one where a word has one depth.
+    fn words<M: Arithmetic>(runs: [Self::Run; 2]) -> [u32; 4];
 }
 
-/// The eight elements of an operand that one thread moves, counted from the tile's first line and depth.
-#[derive(Clone, Copy)]
+/// Which operand of a product.
+pub(crate) trait Side {
+    /// Runs of a lane in a step of depth.
+    const RUNS: usize;
+    /// Words between neighbours in depth, where lines are neighbours in memory.
+    const PITCH: u32;
+
+    /// The line of a tile that a lane has as its line `index` of eight.
+    fn of_lane(along_depth: bool, lane: u32, index: u32) -> u32;
+
+    /// Where the words of a line begin, where depths are neighbours in memory. The gaps see to it that what the lanes of a warp
+    /// read together lies in different banks.
+    fn line(line: u32) -> u32;
+}
+
+/// The left operand: 64 lines.
+pub(crate) struct Left;
+
+impl Side for Left {
+    const RUNS: usize = 4;
+    const PITCH: u32 = 68;
+
+    #[inline(always)]
+    fn of_lane(along_depth: bool, lane: u32, index: u32) -> u32 {
+        let group = lane / 4;
+        // Lines that are neighbours in memory are read four at a time.
+        if along_depth { group + 8 * index } else { index / 4 * 32 + 4 * group + index % 4 }
+    }
+
+    #[inline(always)]
+    fn line(line: u32) -> u32 {
+        product_words::DEPTH * line + line / 4 * 4
+    }
+}
+
+/// The right operand: 32 lines.
+pub(crate) struct Right;
+
+impl Side for Right {
+    const RUNS: usize = 2;
+    const PITCH: u32 = 36;
+
+    #[inline(always)]
+    fn of_lane(_: bool, lane: u32, index: u32) -> u32 {
+        lane % 4 * 8 + index
+    }
+
+    #[inline(always)]
+    fn line(line: u32) -> u32 {
+        product_words::DEPTH * line + line / 4 * 8 + line / 16 * 4
+    }
+}
+
+/// The words of a step of depth that one lane moves: runs of four.
 struct Share {
+    /// Line and word of depth of the first run.
     line: u32,
-    depth: u32,
+    word: u32,
 }
 
 impl Share {
     #[inline(always)]
-    fn new<O: Operand>(thread: u32) -> Self {
+    fn new<O: Operand, S: Side>(lane: u32) -> Self {
         if O::ALONG_DEPTH {
-            // Neighbouring threads write neighbouring words.
-            Self { line: thread % PRODUCT_TILE, depth: thread / PRODUCT_TILE * 8 }
+            Self { line: lane / 2, word: lane % 2 * 4 }
         } else {
-            let eights = PRODUCT_TILE / 8;
-            Self { line: thread % eights * 8, depth: thread / eights }
+            // The lines of four runs, or of two.
+            let runs = 4 * S::RUNS as u32;
+            Self { line: lane % runs * 4, word: lane / runs }
         }
     }
 
-    /// Writes the elements to a buffer: the word of a line and depth is at `depth * PITCH + line`.
+    /// Line and word of depth of a run.
+    #[inline(always)]
+    fn run<O: Operand, S: Side>(&self, index: usize) -> [u32; 2] {
+        let index = index as u32;
+        if O::ALONG_DEPTH {
+            [self.line + 16 * index, self.word]
+        } else {
+            [self.line, self.word + product_words::DEPTH / S::RUNS as u32 * index]
+        }
+    }
+
+    /// Loads the runs: those of even number in the array belong to the first depth of a word, the others to the second.
     ///
     /// # Safety
     ///
-    /// The buffer is not being read, and every thread writes its own share.
+    /// The pointers of the operand are valid as it says.
     #[inline(always)]
-    unsafe fn put<M: Arithmetic, O: Operand>(self, buffer: SharedWords, values: &[f32; 8]) {
-        let at = self.depth * PRODUCT_PITCH + self.line;
-        // SAFETY: the share's own words.
-        unsafe {
-            if O::ALONG_DEPTH {
-                each8(|index| {
-                    buffer.set(at + index as u32 * PRODUCT_PITCH, M::word(values[index]));
-                });
-            } else {
-                buffer.set4(at, array4(|index| M::word(values[index])));
-                buffer.set4(at + 4, array4(|index| M::word(values[4 + index])));
+    unsafe fn load<M: Arithmetic, O: Operand, S: Side>(
+        &self,
+        operand: &O,
+        line: u64,
+        depth: u64,
+    ) -> [O::Run; 8] {
+        let mut runs = [O::ZEROS; 8];
+        upto8(S::RUNS, |index| {
+            let [of_line, word] = self.run::<O, S>(index);
+            let line = line + u64::from(of_line);
+            let depth = depth + u64::from(word * M::DEPTHS);
+            // SAFETY: the caller's promise.
+            runs[2 * index] = unsafe { operand.load(line, depth) };
+            if M::DEPTHS == 2 {
+                let depth = depth + if O::ALONG_DEPTH { 4 } else { 1 };
+                // SAFETY: the caller's promise.
+                runs[2 * index + 1] = unsafe { operand.load(line, depth) };
             }
+        });
+        runs
+    }
+
+    /// Writes the runs to shared memory.
+    ///
+    /// # Safety
+    ///
+    /// Nobody reads there meanwhile, and every lane writes its own share.
+    #[inline(always)]
+    unsafe fn put<M: Arithmetic, O: Operand, S: Side>(&self, to: SharedWords, runs: &[O::Run; 8]) {
+        upto8(S::RUNS, |index| {
+            let [line, word] = self.run::<O, S>(index);
+            let at = if O::ALONG_DEPTH { S::line(line) + word } else { word * S::PITCH + line };
+            // SAFETY: the share's own words.
+            unsafe { to.set4(at, O::words::<M>([runs[2 * index], runs[2 * index + 1]])) };
+        });
+    }
+}
+
+/// A warp's operand in shared memory.
+pub(crate) struct Staged {
+    pub(crate) words: SharedWords,
+    pub(crate) lane: u32,
+}
+
+impl Staged {
+    /// Of the lane's eight lines, words `4 * half` to `4 * half + 3`: by word, then by line.
+    ///
+    /// # Safety
+    ///
+    /// The operand is complete, and nobody writes it meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn fours<O: Operand, S: Side>(&self, half: u32) -> [[u32; 8]; 4] {
+        let mut words = [[0; 8]; 4];
+        if O::ALONG_DEPTH {
+            each8(|index| {
+                let at = S::line(S::of_lane(O::ALONG_DEPTH, self.lane, index as u32)) + 4 * half;
+                // SAFETY: the caller's promise.
+                let line = unsafe { self.words.get4(at) };
+                each4(|word| words[word][index] = line[word]);
+            });
+        } else {
+            let (low, high) = (S::of_lane(O::ALONG_DEPTH, self.lane, 0), S::of_lane(O::ALONG_DEPTH, self.lane, 4));
+            each4(|word| {
+                let at = (4 * half + word as u32) * S::PITCH;
+                // SAFETY: the caller's promise.
+                let [low, high] = unsafe { [self.words.get4(at + low), self.words.get4(at + high)] };
+                words[word] = array8(|index| if index < 4 { low[index] } else { high[index - 4] });
+            });
+        }
+        words
+    }
+
+    /// Of the lane's eight lines of the left operand as tensor cores take it, the words `2 t` and `2 t + 1`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`fours`](Self::fours).
+    #[inline(always)]
+    pub(crate) unsafe fn left_pairs<O: Operand>(&self) -> [[u32; 2]; 8] {
+        let word = self.lane % 4 * 2;
+        let line = |index| Left::of_lane(O::ALONG_DEPTH, self.lane, index);
+        if O::ALONG_DEPTH {
+            array8(|index| {
+                let at = Left::line(line(index as u32)) + word;
+                // SAFETY: the caller's promise.
+                unsafe { self.words.get2(at) }
+            })
+        } else {
+            // SAFETY: the caller's promise.
+            let [low, high] = unsafe {
+                [self.across::<Left>(line(0), word), self.across::<Left>(line(4), word)]
+            };
+            array8(|index| if index < 4 { low[index] } else { high[index - 4] })
         }
     }
-}
 
-/// Loads the shares of both operands.
-///
-/// # Safety
-///
-/// The operands' pointers are valid as they say.
-#[inline(always)]
-unsafe fn load<L: Operand, R: Operand>(
-    (left, right): (&L, &R),
-    shares: [Share; 2],
-    lines: [u64; 2],
-    depth: u64,
-) -> [[f32; 8]; 2] {
-    let [of_left, of_right] = shares;
-    // SAFETY: the caller's promise.
-    unsafe {
-        [
-            left.load8(lines[0] + u64::from(of_left.line), depth + u64::from(of_left.depth)),
-            right.load8(lines[1] + u64::from(of_right.line), depth + u64::from(of_right.depth)),
-        ]
+    /// Of four lines of the right operand, `4 g` to `4 g + 3`, the words `2 t` and `2 t + 1`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`fours`](Self::fours).
+    #[inline(always)]
+    pub(crate) unsafe fn right_pairs<O: Operand>(&self) -> [[u32; 2]; 4] {
+        let (line, word) = (self.lane / 4 * 4, self.lane % 4 * 2);
+        if O::ALONG_DEPTH {
+            // SAFETY: the caller's promise.
+            array4(|index| unsafe { self.words.get2(Right::line(line) + 8 * index as u32 + word) })
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { self.across::<Right>(line, word) }
+        }
+    }
+
+    /// Two neighbouring words of depth of four neighbouring lines, which are neighbours in memory.
+    ///
+    /// # Safety
+    ///
+    /// As for [`fours`](Self::fours).
+    #[inline(always)]
+    unsafe fn across<S: Side>(&self, line: u32, word: u32) -> [[u32; 2]; 4] {
+        let at = word * S::PITCH + line;
+        // SAFETY: the caller's promise.
+        let [near, far] = unsafe { [self.words.get4(at), self.words.get4(at + S::PITCH)] };
+        array4(|index| [near[index], far[index]])
     }
 }
 
-/// The sums of a tile over a range of depth: of the lines from `lines[0]` on of the left operand by those from
-/// `lines[1]` on of the right one. `look` is called with every share of the left operand as it goes by, with its
-/// depth.
+/// What of a product a warp computes.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    warp: u32,
+    lane: u32,
+    /// 1 where the block has two tiles, 0 where it has one.
+    paired: u32,
+}
+
+impl Place {
+    /// The calling warp's place in a block of one tile, or of two where `paired` is 1.
+    #[inline(always)]
+    pub(crate) fn new(paired: u32) -> Self {
+        let thread = thread::thread_idx_x();
+        Self { warp: thread / WARP_LANES, lane: thread % WARP_LANES, paired: paired & 1 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn lane(self) -> u32 {
+        self.lane
+    }
+
+    /// 1 where the block has two tiles, 0 where it has one.
+    #[inline(always)]
+    pub(crate) fn paired(self) -> u32 {
+        self.paired
+    }
+
+    /// The tile that the warp works on.
+    #[inline(always)]
+    pub(crate) fn tile(self) -> u32 {
+        self.warp & self.paired
+    }
+
+    /// The warp's part of a range of depth: whole steps but for the last one.
+    #[inline(always)]
+    fn part<M: Arithmetic>(self, depths: Range<u64>) -> Range<u64> {
+        let step = u64::from(product_words::DEPTH * M::DEPTHS);
+        let parts = u64::from(product_words::WARPS >> self.paired);
+        let steps = depths.end.saturating_sub(depths.start).div_ceil(step);
+        let part = steps.div_ceil(parts.max(1)) * step;
+        let start = depths.start + u64::from(self.warp >> self.paired) * part;
+        start..depths.end.min(start + part)
+    }
+}
+
+/// A lane's sums of the warp's tile over the warp's part of a range of depth: of the lines from `lines[0]` on of the left
+/// operand by those from `lines[1]` on of the right one. `look` is called with every run of the left operand as it goes by, with
+/// its number in the lane's share and its depth.
 ///
 /// # Safety
 ///
-/// A block of [`PRODUCT_THREADS`](crate::limits::PRODUCT_THREADS) makes the call together, with
-/// [`PRODUCT_BYTES`](crate::limits::PRODUCT_BYTES) of shared memory; the operands' pointers are valid as they say.
+/// All lanes of the warp make the call together, in a block with [`PRODUCT_BYTES`](crate::limits::PRODUCT_BYTES) of shared
+/// memory; the operands' pointers are valid as they say. Where the operands' lines are neighbours in memory, the range does not
+/// end within a step.
 #[inline(always)]
 pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
-    operands: (&L, &R),
+    (left, right): (&L, &R),
     lines: [u64; 2],
     depths: Range<u64>,
-    mut look: impl FnMut(u64, &[f32; 8]),
+    place: Place,
+    mut look: impl FnMut(u64, L::Run),
 ) -> Sums {
-    const OPERAND: u32 = PRODUCT_DEPTH * PRODUCT_PITCH;
-    let thread = thread::thread_idx_x();
-    let shares = [Share::new::<L>(thread), Share::new::<R>(thread)];
-    let mut sums = [0.0; 32];
-    let (mut depth, mut buffer) = (depths.start, 0);
-    let mut staged = [[0.0; 8]; 2];
-    if depth < depths.end {
+    let of_left = Share::new::<L, Left>(place.lane);
+    let of_right = Share::new::<R, Right>(place.lane);
+    let words = SharedWords::new(place.warp * product_words::PER_WARP);
+    let left_words = Staged { words, lane: place.lane };
+    let words = SharedWords::new(place.warp * product_words::PER_WARP + product_words::RIGHT);
+    let right_words = Staged { words, lane: place.lane };
+    let Range { start: mut depth, end } = place.part::<M>(depths);
+    let mut sums = [0.0; 64];
+    let (mut lefts, mut rights) = ([L::ZEROS; 8], [R::ZEROS; 8]);
+    if depth < end {
         // SAFETY: the caller's promise.
-        staged = unsafe { load(operands, shares, lines, depth) };
-    }
-    while depth < depths.end {
-        let left = SharedWords::new(2 * buffer * OPERAND);
-        let right = SharedWords::new((2 * buffer + 1) * OPERAND);
-        // SAFETY: the last reads of this buffer were before the barrier of the round before.
         unsafe {
-            shares[0].put::<M, L>(left, &staged[0]);
-            shares[1].put::<M, R>(right, &staged[1]);
+            lefts = of_left.load::<M, L, Left>(left, lines[0], depth);
+            rights = of_right.load::<M, R, Right>(right, lines[1], depth);
         }
-        look(depth + u64::from(shares[0].depth), &staged[0]);
-        thread::sync_threads();
-        depth += u64::from(PRODUCT_DEPTH);
-        if depth < depths.end {
+    }
+    while depth < end {
+        // SAFETY: the warp has read what was there before.
+        unsafe {
+            of_left.put::<M, L, Left>(left_words.words, &lefts);
+            of_right.put::<M, R, Right>(right_words.words, &rights);
+        }
+        upto8(Left::RUNS, |index| {
+            let [_, word] = of_left.run::<L, Left>(index);
+            let depth = depth + u64::from(word * M::DEPTHS);
+            look(depth, lefts[2 * index]);
+            if M::DEPTHS == 2 {
+                look(depth + if L::ALONG_DEPTH { 4 } else { 1 }, lefts[2 * index + 1]);
+            }
+        });
+        depth += u64::from(product_words::DEPTH * M::DEPTHS);
+        if depth < end {
             // SAFETY: the caller's promise.
-            staged = unsafe { load(operands, shares, lines, depth) };
+            unsafe {
+                lefts = of_left.load::<M, L, Left>(left, lines[0], depth);
+                rights = of_right.load::<M, R, Right>(right, lines[1], depth);
+            }
         }
-        // SAFETY: both operands are complete, and not written before the next round's barrier.
-        unsafe { M::multiply(left, right, thread, &mut sums) };
-        buffer ^= 1;
+        // SAFETY: the whole warp is here, and has written both operands; it writes them again only after the second meeting.
+        unsafe {
+            warp::sync_warp(WARP);
+            M::multiply::<L, R>(&left_words, &right_words, &mut sums);
+            warp::sync_warp(WARP);
+        }
     }
     sums
 }
 
-/// Leaves the block's sums in shared memory, row after row of the tile.
+/// Adds up the sums of the warps of each tile, and calls `take` with the lane's share of the results: the number of the tile, the
+/// row's number as [`Operand::row`] takes it, and the row's eight columns from `8 * (lane % 4)` on.
 ///
 /// # Safety
 ///
 /// The whole block makes the call, after [`product`].
 #[inline(always)]
-pub(crate) unsafe fn share<M: Arithmetic>(sums: &Sums) -> SharedWords {
-    let (thread, shared) = (thread::thread_idx_x(), SharedWords::new(0));
-    // The buffers may still be read.
+pub(crate) unsafe fn add_up(place: Place, sums: &Sums, mut take: impl FnMut(u32, u32, [f32; 8])) {
+    const HALF: u32 = product_words::WARPS / 2;
+    let Place { warp, lane, paired } = place;
+    let mut sums = *sums;
+    // Four neighbouring sums of every lane of a warp are neighbours in memory.
+    let at = |warp: u32, four: u32| {
+        SharedWords::new(warp * product_words::SUMS + (four * WARP_LANES + lane) * 4)
+    };
+    // The operands may still be read.
     thread::sync_threads();
-    each8(|i| {
-        each4(|j| {
-            let [row, column] = M::place(thread, 4 * i + j);
-            // SAFETY: every sum has a word of its own.
-            unsafe { shared.set(row * PRODUCT_TILE + column, sums[4 * i + j].to_bits()) };
-        });
-    });
-    thread::sync_threads();
-    shared
+    for writes in [true, false] {
+        // First the upper half of the warps, which the lower half adds to its own, then that one.
+        if (warp >= HALF) == writes {
+            each8(|row| {
+                upto8(2, |half| {
+                    let four = 2 * row + half;
+                    let words = array4(|index| sums[4 * four + index].to_bits());
+                    // SAFETY: the lane's own words.
+                    unsafe { at(warp % HALF, four as u32).set4(0, words) };
+                });
+            });
+        }
+        thread::sync_threads();
+        if writes {
+            if warp < HALF {
+                each8(|row| {
+                    upto8(2, |half| {
+                        let four = 2 * row + half;
+                        // SAFETY: written before the barrier.
+                        let other = unsafe { at(warp, four as u32).get4(0) };
+                        each4(|index| sums[4 * four + index] += f32::from_bits(other[index]));
+                    });
+                });
+            }
+            thread::sync_threads();
+        }
+    }
+    // The rows of all tiles are dealt out to the warps.
+    let mut unit = warp;
+    while unit < (PRODUCT_ROWS / 8) << paired {
+        let (tile, row) = (unit & paired, unit >> paired);
+        let mut row_sums = [0.0; 8];
+        let mut other = tile;
+        while other < HALF {
+            // SAFETY: written before the barrier.
+            let [low, high] = unsafe { [at(other, 2 * row).get4(0), at(other, 2 * row + 1).get4(0)] };
+            each4(|index| row_sums[index] += f32::from_bits(low[index]));
+            each4(|index| row_sums[4 + index] += f32::from_bits(high[index]));
+            other += 1 + paired;
+        }
+        take(tile, row, row_sums);
+        unit += product_words::WARPS;
+    }
 }

@@ -1,166 +1,242 @@
-//! The matrices that go into a product, and where it goes.
+//! The matrices that go into a product.
 
-use crate::attention::random;
-use crate::block_args::{Dropout, Rows, Target};
+use crate::block_args::Rows;
+use crate::dense::arithmetic::Arithmetic;
 use crate::dense::product::Operand;
-use crate::memory;
-use crate::storage::Storage;
-use crate::unroll::{each8, upto8};
+use crate::dense::run::Runs;
+use crate::unroll::array4;
 
-impl Dropout {
-    /// What the element of this number is multiplied with.
+/// A matrix in memory.
+pub(crate) trait Matrix {
+    /// Four neighbours of a row.
+    type Run: Copy;
+
+    /// Four zeros.
+    const ZEROS: Self::Run;
+
+    /// Four neighbours of a row, from `column`, a multiple of 4, on; zeros outside the matrix.
     ///
     /// # Safety
     ///
-    /// The pointer is valid as the structure says, and the element exists.
-    #[inline(always)]
-    pub(crate) unsafe fn factor(&self, index: u64) -> f32 {
-        if !self.is_active() {
-            return 1.0;
-        }
-        let number = if self.numbers.is_null() {
-            random::uniform(self.seed, self.stream, index)
-        } else {
-            // SAFETY: the caller's promise.
-            unsafe { memory::load_f32(self.numbers.wrapping_add(index as usize)) }
-        };
-        let kept = number > self.threshold || (number == self.threshold && self.zero_equal == 0);
-        if kept { self.scale } else { 0.0 }
-    }
+    /// The pointers are valid as the matrix says.
+    unsafe fn load(&self, row: u64, column: u64) -> Self::Run;
+
+    /// The numbers of a run.
+    fn values(run: Self::Run) -> [f32; 4];
+
+    /// Two words of two elements each, where two neighbours in memory are a word of the arithmetic.
+    fn pairs<M: Arithmetic>(run: Self::Run) -> Option<[u32; 2]>;
 }
 
-/// Eight neighbouring elements, of which only the first `count` are there; zeros for the others.
-///
-/// # Safety
-///
-/// The elements that are there are valid for reads, nobody writes them during the launch, and when `wide` the address is
-/// a multiple of 16 bytes.
-#[inline(always)]
-unsafe fn load_run<S: Storage>(pointer: *const S, count: u32, wide: bool) -> [f32; 8] {
-    let mut values = [0.0; 8];
-    if wide && count >= 8 {
-        upto8(8 / S::PER_VECTOR, |vector| {
-            let first = vector * S::PER_VECTOR;
-            // SAFETY: the caller's promise.
-            let part = unsafe { S::load_vector(pointer.wrapping_add(first)) };
-            upto8(S::PER_VECTOR, |index| values[first + index] = part[index]);
-        });
-    } else {
-        each8(|index| {
-            if (index as u32) < count {
-                // SAFETY: the caller's promise.
-                values[index] = unsafe { S::load(pointer.wrapping_add(index)) };
+/// Rows of one element type.
+pub(crate) struct Uniform<S> {
+    pointer: *const S,
+    rows: u64,
+    columns: u32,
+    stride: u32,
+    wide: bool,
+}
+
+impl<S: Runs> Matrix for Uniform<S> {
+    type Run = S::Run;
+
+    const ZEROS: Self::Run = S::ZEROS;
+
+    #[inline(always)]
+    unsafe fn load(&self, row: u64, column: u64) -> Self::Run {
+        let live = row < self.rows && column < u64::from(self.columns);
+        let at = row * u64::from(self.stride) + column;
+        let pointer = self.pointer.wrapping_add(at as usize);
+        // SAFETY: within the row when `live`; the caller's promise.
+        unsafe {
+            if self.wide {
+                S::load_run(pointer, live)
+            } else {
+                S::load_some(pointer, if live { self.columns - column as u32 } else { 0 })
             }
-        });
+        }
     }
-    values
+
+    #[inline(always)]
+    fn values(run: Self::Run) -> [f32; 4] {
+        S::values(run)
+    }
+
+    #[inline(always)]
+    fn pairs<M: Arithmetic>(run: Self::Run) -> Option<[u32; 2]> {
+        if M::takes::<S>() { Some(S::pairs(run)) } else { None }
+    }
 }
 
-impl<T> Rows<T> {
-    /// Eight neighbours of a row, from `column`, a multiple of 8, on; zeros outside the matrix.
-    ///
-    /// # Safety
-    ///
-    /// The pointers are valid as the structure says.
+/// Which part of [`Rows`] a matrix is.
+pub(crate) trait Part<T> {
+    /// Its elements.
+    type Element: Runs;
+
+    /// The matrix.
+    fn of(rows: &Rows<T>) -> Uniform<Self::Element>;
+}
+
+/// The first rows only, and nothing added to them.
+pub(crate) struct Elements;
+
+impl<T: Runs> Part<T> for Elements {
+    type Element = T;
+
     #[inline(always)]
-    unsafe fn load8(&self, row: u64, column: u64) -> [f32; 8]
-    where
-        T: Storage,
-    {
-        if row >= self.rows || column >= u64::from(self.columns) {
-            return [0.0; 8];
+    fn of(rows: &Rows<T>) -> Uniform<T> {
+        let &Rows { first, rows, columns, stride, wide, .. } = rows;
+        Uniform { pointer: first, rows, columns, stride, wide: wide != 0 }
+    }
+}
+
+/// The rows of fp32 numbers only.
+pub(crate) struct Numbers;
+
+impl<T> Part<T> for Numbers {
+    type Element = f32;
+
+    #[inline(always)]
+    fn of(rows: &Rows<T>) -> Uniform<f32> {
+        let &Rows { tail, rows, columns, wide, .. } = rows;
+        Uniform { pointer: tail, rows, columns, stride: columns, wide: wide != 0 }
+    }
+}
+
+/// One of the two, where both are fp32.
+pub(crate) struct Either;
+
+impl Part<f32> for Either {
+    type Element = f32;
+
+    #[inline(always)]
+    fn of(rows: &Rows<f32>) -> Uniform<f32> {
+        if rows.first_rows == 0 { Numbers::of(rows) } else { Elements::of(rows) }
+    }
+}
+
+/// Four neighbours of a row of [`Rows`]: what is added up there.
+pub(crate) struct Terms<S: Runs> {
+    first: S::Run,
+    added: S::Run,
+    tail: <f32 as Runs>::Run,
+}
+
+impl<S: Runs> Clone for Terms<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Runs> Copy for Terms<S> {}
+
+impl<T: Runs> Matrix for Rows<T> {
+    type Run = Terms<T>;
+
+    const ZEROS: Self::Run = Terms { first: T::ZEROS, added: T::ZEROS, tail: <f32 as Runs>::ZEROS };
+
+    #[inline(always)]
+    unsafe fn load(&self, row: u64, column: u64) -> Self::Run {
+        let live = row < self.rows && column < u64::from(self.columns);
+        let is_first = row < self.first_rows;
+        let first = row * u64::from(self.stride) + column;
+        let tail = row.saturating_sub(self.first_rows) * u64::from(self.columns) + column;
+        let (of_first, of_tail) = (live && is_first, live && !is_first);
+        let of_added = of_first && !self.added.is_null();
+        let first_at = self.first.wrapping_add(first as usize);
+        let added_at = self.added.wrapping_add(first as usize);
+        let tail_at = self.tail.wrapping_add(tail as usize);
+        // SAFETY: within the row where it is live; the caller's promise.
+        unsafe {
+            if self.wide != 0 {
+                Terms {
+                    first: T::load_run(first_at, of_first),
+                    added: T::load_run(added_at, of_added),
+                    tail: f32::load_run(tail_at, of_tail),
+                }
+            } else {
+                let count = |live| if live { self.columns - column as u32 } else { 0 };
+                Terms {
+                    first: T::load_some(first_at, count(of_first)),
+                    added: T::load_some(added_at, count(of_added)),
+                    tail: f32::load_some(tail_at, count(of_tail)),
+                }
+            }
         }
-        let column = column as u32;
-        let (count, wide) = (self.columns - column, self.wide != 0);
-        if row >= self.first_rows {
-            let at = (row - self.first_rows) * u64::from(self.columns) + u64::from(column);
-            // SAFETY: within the row; the caller's promise.
-            return unsafe { load_run(self.tail.wrapping_add(at as usize), count, wide) };
-        }
-        let at = (row * u64::from(self.stride) + u64::from(column)) as usize;
-        // SAFETY: as above.
-        let mut values = unsafe { load_run(self.first.wrapping_add(at), count, wide) };
-        if !self.added.is_null() {
-            // SAFETY: as above.
-            let added = unsafe { load_run(self.added.wrapping_add(at), count, wide) };
-            each8(|index| values[index] += added[index]);
-        }
-        values
+    }
+
+    #[inline(always)]
+    fn values(run: Self::Run) -> [f32; 4] {
+        let [first, added] = [run.first, run.added].map(T::values);
+        let tail = f32::values(run.tail);
+        array4(|index| first[index] + added[index] + tail[index])
+    }
+
+    #[inline(always)]
+    fn pairs<M: Arithmetic>(_: Self::Run) -> Option<[u32; 2]> {
+        None
     }
 }
 
 /// A matrix whose rows are the lines of a product.
-pub(crate) struct ByRow<'a, T>(pub(crate) &'a Rows<T>);
+pub(crate) struct ByRow<X>(pub(crate) X);
 
-impl<T: Storage> Operand for ByRow<'_, T> {
+impl<X: Matrix> Operand for ByRow<X> {
+    type Run = X::Run;
+
     const ALONG_DEPTH: bool = true;
+    const ZEROS: Self::Run = X::ZEROS;
 
     #[inline(always)]
-    unsafe fn load8(&self, line: u64, depth: u64) -> [f32; 8] {
+    unsafe fn load(&self, line: u64, depth: u64) -> Self::Run {
         // SAFETY: the caller's promise.
-        unsafe { self.0.load8(line, depth) }
+        unsafe { self.0.load(line, depth) }
+    }
+
+    #[inline(always)]
+    fn words<M: Arithmetic>([near, far]: [Self::Run; 2]) -> [u32; 4] {
+        if let (Some([a, b]), Some([c, d])) = (X::pairs::<M>(near), X::pairs::<M>(far)) {
+            return [a, b, c, d];
+        }
+        let near = X::values(near);
+        if M::DEPTHS == 1 {
+            return array4(|index| M::word(near[index], 0.0));
+        }
+        let far = X::values(far);
+        let pair = |of: [f32; 4], first: usize| M::word(of[first], of[first + 1]);
+        [pair(near, 0), pair(near, 2), pair(far, 0), pair(far, 2)]
     }
 }
 
 /// A matrix whose columns are the lines of a product.
-pub(crate) struct ByColumn<'a, T>(pub(crate) &'a Rows<T>);
+pub(crate) struct ByColumn<X>(pub(crate) X);
 
-impl<T: Storage> Operand for ByColumn<'_, T> {
+impl<X: Matrix> Operand for ByColumn<X> {
+    type Run = X::Run;
+
     const ALONG_DEPTH: bool = false;
+    const ZEROS: Self::Run = X::ZEROS;
 
     #[inline(always)]
-    unsafe fn load8(&self, line: u64, depth: u64) -> [f32; 8] {
+    unsafe fn load(&self, line: u64, depth: u64) -> Self::Run {
         // SAFETY: the caller's promise.
-        unsafe { self.0.load8(depth, line) }
+        unsafe { self.0.load(depth, line) }
     }
-}
 
-impl<T> Target<T> {
-    /// Writes a sum to its place, if it has one.
-    ///
-    /// # Safety
-    ///
-    /// The pointers are valid as the structure says; one thread for each sum.
     #[inline(always)]
-    pub(crate) unsafe fn write(&self, row: u64, column: u64, sum: f32)
-    where
-        T: Storage,
-    {
-        if row >= self.rows || column >= u64::from(self.columns) {
-            return;
+    fn words<M: Arithmetic>([near, far]: [Self::Run; 2]) -> [u32; 4] {
+        if let (Some(near), Some(far)) = (X::pairs::<M>(near), X::pairs::<M>(far)) {
+            return array4(|index| {
+                let (shift, pair) = (16 * (index % 2), index / 2);
+                (near[pair] >> shift) & 0xffff | (far[pair] >> shift) << 16
+            });
         }
-        let columns = u64::from(self.columns);
-        let element = (row * columns + column) as usize;
-        let mut value = sum;
-        // SAFETY: row and column exist; the caller's promise.
-        unsafe {
-            if row < self.bias_rows && !self.bias.is_null() {
-                value += memory::load_f32(self.bias.wrapping_add(column as usize));
-            }
-            if row >= self.first_rows {
-                let at = element - (self.first_rows * columns) as usize;
-                memory::store_f32(self.tail.wrapping_add(at), value);
-                return;
-            }
-            if !self.plain.is_null() {
-                T::store(self.plain.wrapping_add(element), value);
-            }
-            value *= self.dropout.factor(element as u64);
-            if !self.addend.is_null() {
-                value += memory::load_f32(self.addend.wrapping_add(element));
-            }
-            let mut residual = 0.0;
-            if !self.residual.is_null() {
-                let at = row * u64::from(self.residual_stride) + column;
-                residual = T::load(self.residual.wrapping_add(at as usize));
-            }
-            let at = (row * u64::from(self.stride) + column) as usize;
-            if self.concatenate != 0 {
-                T::store(self.first.wrapping_add(at), value);
-                T::store(self.first.wrapping_add(at + columns as usize), residual);
-            } else {
-                T::store(self.first.wrapping_add(at), value + residual);
-            }
+        let near = X::values(near);
+        if M::DEPTHS == 1 {
+            return array4(|index| M::word(near[index], 0.0));
         }
+        let far = X::values(far);
+        array4(|index| M::word(near[index], far[index]))
     }
 }

@@ -4,8 +4,7 @@ use std::ptr;
 
 use kernels_gpu::args::Divisor;
 use kernels_gpu::block_args::{
-    CameraGradientArgs, DropArgs, LinearArgs, LinearWeightArgs, PointsGradientArgs, Rows, SumArgs,
-    Target, WeightsGradientArgs,
+    CameraGradientArgs, DropArgs, PointsGradientArgs, Rows, SumArgs, Target, WeightsGradientArgs,
 };
 use kernels_gpu::{
     BlockKernels, CAMERA_GRADIENT, CAMERA_PARAMETERS, Kernels, POINTS_GRADIENT,
@@ -17,6 +16,7 @@ use crate::kernels::block::forward::{
     BlockArrays, element_rows, element_target, fp32_rows, fp32_target, strided_rows,
 };
 use crate::kernels::block::plan::BlockPlan;
+use crate::kernels::block::products;
 use crate::kernels::{self, BackwardArrays, Executor, Plan};
 
 /// What the backward pass reads and writes besides [`BlockArrays`], where the kernels run.
@@ -120,13 +120,10 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
                 executor.launch(K::DROP, Plan::element_launch(plan.rows * channels), args)?;
                 upstream = element_rows(target, plan.rows, channels);
             }
-            let args = LinearArgs {
-                input: upstream,
-                weight: arrays.weight(plan, "output_proj.weight", channels, channels),
-                target: element_target(plan.scratch.features.at_mut(scratch), plan.rows, channels),
-            };
-            let launch = BlockPlan::<K>::product_launch(plan.rows, channels);
-            executor.launch(plan.products().input, launch, args)?;
+            let input = upstream;
+            let weight = arrays.weight(plan, "output_proj.weight", channels, channels);
+            let target = element_target(plan.scratch.features.at_mut(scratch), plan.rows, channels);
+            products::multiply(*executor, plan.products().input, input, weight, target)?;
         }
         Ok(upstream)
     }
@@ -233,32 +230,32 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
             if plan.offsets > 0 {
                 let name = "kps_generator.learnable_fc.weight";
                 let upstream = plan.scratch.offsets.at(scratch);
-                let args = LinearArgs {
-                    input: fp32_rows(upstream, plan.rows, plan.offsets),
-                    weight: arrays.weight(plan, name, plan.offsets, channels),
-                    target: fp32_target(from_offsets, plan.rows, channels),
-                };
-                let launch = BlockPlan::<K>::product_launch(plan.rows, channels);
-                executor.launch(plan.products().input, launch, args)?;
+                let input = fp32_rows(upstream, plan.rows, plan.offsets);
+                let weight = arrays.weight(plan, name, plan.offsets, channels);
+                let target = fp32_target(from_offsets, plan.rows, channels);
+                products::multiply(
+                    *executor,
+                    plan.products().input_of_numbers,
+                    input,
+                    weight,
+                    target,
+                )?;
             }
             let rows = plan.rows + plan.camera_rows;
             // The residual's gradient is the output's, or its second half.
             let residual = if plan.concatenates { channels } else { 0 };
-            let args = LinearArgs {
-                input: fp32_rows(plan.scratch.logits.at(scratch), rows, plan.logits),
-                weight: arrays.weight(plan, "weights_fc.weight", plan.logits, channels),
-                target: Target {
-                    addend: if plan.offsets > 0 { from_offsets } else { ptr::null() },
-                    residual: gradients.output.wrapping_add(residual),
-                    residual_stride: plan.output_dims() as u32,
-                    plain: gradients.anchor_embed,
-                    tail: plan.scratch.cameras.at_mut(scratch),
-                    rows: rows as u64,
-                    ..element_target(gradients.instance_feature, plan.rows, channels)
-                },
+            let input = fp32_rows(plan.scratch.logits.at(scratch), rows, plan.logits);
+            let weight = arrays.weight(plan, "weights_fc.weight", plan.logits, channels);
+            let target = Target {
+                addend: if plan.offsets > 0 { from_offsets } else { ptr::null() },
+                residual: gradients.output.wrapping_add(residual),
+                residual_stride: plan.output_dims() as u32,
+                plain: gradients.anchor_embed,
+                tail: plan.scratch.cameras.at_mut(scratch),
+                rows: rows as u64,
+                ..element_target(gradients.instance_feature, plan.rows, channels)
             };
-            let launch = BlockPlan::<K>::product_launch(rows, channels);
-            executor.launch(plan.products().input, launch, args)
+            products::multiply(*executor, plan.products().input_of_numbers, input, weight, target)
         }
     }
 
@@ -346,22 +343,9 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
     /// As for [`backward`].
     unsafe fn linear(&self, weight: &str, upstream: Rows<K>, input: Rows<K>) -> Result<()> {
         let Self { executor, plan, gradients, .. } = self;
-        let (outputs, inputs) = (upstream.columns as usize, input.columns as usize);
         let parts: *mut f32 = plan.scratch.parameter_parts.at_mut(gradients.scratch);
         let weight = parts.wrapping_add(plan.tensors.start(weight).unwrap_or(0));
-        let args = LinearWeightArgs {
-            upstream,
-            input,
-            // The cameras' rows have no bias.
-            bias_rows: plan.rows as u64,
-            weight,
-            bias: weight.wrapping_add(outputs * inputs),
-            part_rows: plan.part_rows as u64,
-            part_words: plan.tensors.linear_words as u64,
-        };
         // SAFETY: the caller's promise.
-        unsafe {
-            executor.launch(plan.products().weight, plan.weight_launch(outputs, inputs), args)
-        }
+        unsafe { products::weigh(*executor, plan, upstream, input, weight) }
     }
 }

@@ -4,13 +4,14 @@ use std::ptr;
 
 use kernels_gpu::args::Level;
 use kernels_gpu::block_args::{
-    CameraArgs, Dropout, Encoder, Generator, Geometry, LinearArgs, Logits, PointsArgs, Rows,
-    Target, WeightsArgs,
+    CameraArgs, Dropout, Encoder, Generator, Geometry, Logits, PointsArgs, Rows, Target,
+    WeightsArgs,
 };
 use kernels_gpu::{BlockKernels, CAMERA, Kernels, POINTS};
 
 use crate::error::Result;
 use crate::kernels::block::plan::BlockPlan;
+use crate::kernels::block::products;
 use crate::kernels::{self, Executor, ForwardArrays};
 
 /// What both passes read, where the kernels run.
@@ -128,7 +129,7 @@ pub(super) fn fp32_rows<K>(pointer: *const f32, rows: usize, columns: usize) -> 
         rows: rows as u64,
         columns: columns as u32,
         stride: 0,
-        wide: u32::from(aligned(pointer.addr(), 4 * columns)),
+        wide: u32::from(aligned(pointer.addr(), 4 * columns) && columns.is_multiple_of(4)),
     }
 }
 
@@ -152,7 +153,9 @@ pub(super) fn strided_rows<K>(
         rows: rows as u64,
         columns: columns as u32,
         stride: stride as u32,
-        wide: u32::from(aligned(pointer.addr(), size_of::<K>() * stride)),
+        wide: u32::from(
+            aligned(pointer.addr(), size_of::<K>() * stride) && columns.is_multiple_of(4),
+        ),
     }
 }
 
@@ -234,18 +237,15 @@ unsafe fn look<K: Kernels + BlockKernels, E: Executor>(
     unsafe {
         if plan.offsets > 0 {
             let name = "kps_generator.learnable_fc.weight";
-            let target = plan.saved.offsets.at_mut(saved);
-            let args = LinearArgs {
-                input: arrays.instances(plan),
-                weight: arrays.weight(plan, name, plan.offsets, channels),
-                target: Target {
-                    bias: arrays.parameter(plan, "kps_generator.learnable_fc.bias"),
-                    bias_rows: plan.rows as u64,
-                    ..fp32_target(target, plan.rows, plan.offsets)
-                },
+            let offsets = plan.saved.offsets.at_mut(saved);
+            let input = arrays.instances(plan);
+            let weight = arrays.weight(plan, name, plan.offsets, channels);
+            let target = Target {
+                bias: arrays.parameter(plan, "kps_generator.learnable_fc.bias"),
+                bias_rows: plan.rows as u64,
+                ..fp32_target(offsets, plan.rows, plan.offsets)
             };
-            let launch = BlockPlan::<K>::product_launch(plan.rows, plan.offsets);
-            executor.launch(plan.products().linear, launch, args)?;
+            products::multiply(executor, plan.products().linear, input, weight, target)?;
         }
         let hidden = plan.saved.hidden.at_mut(saved);
         let args = PointsArgs {
@@ -284,18 +284,15 @@ unsafe fn weigh<K: Kernels + BlockKernels, E: Executor>(
             executor.launch(CAMERA, plan.camera_launch(), args)?;
         }
         let rows = plan.rows + plan.camera_rows;
-        let args = LinearArgs {
-            input: arrays.embedded(plan),
-            weight: arrays.weight(plan, "weights_fc.weight", plan.logits, channels),
-            target: Target {
-                bias: arrays.parameter(plan, "weights_fc.bias"),
-                // Once for each sum of an anchor's and a camera's logit.
-                bias_rows: plan.rows as u64,
-                ..fp32_target(plan.saved.logits.at_mut(saved), rows, plan.logits)
-            },
+        let input = arrays.embedded(plan);
+        let weight = arrays.weight(plan, "weights_fc.weight", plan.logits, channels);
+        let target = Target {
+            bias: arrays.parameter(plan, "weights_fc.bias"),
+            // Once for each sum of an anchor's and a camera's logit.
+            bias_rows: plan.rows as u64,
+            ..fp32_target(plan.saved.logits.at_mut(saved), rows, plan.logits)
         };
-        let launch = BlockPlan::<K>::product_launch(rows, plan.logits);
-        executor.launch(plan.products().linear, launch, args)?;
+        products::multiply(executor, plan.products().linear, input, weight, target)?;
         let args = WeightsArgs {
             sizes: plan.sizes,
             logits: arrays.logits(plan),
@@ -320,21 +317,18 @@ unsafe fn project<K: Kernels + BlockKernels, E: Executor>(
 ) -> Result<()> {
     let channels = plan.sizes.channels as usize;
     let features = plan.saved.features.at(arrays.saved);
-    let args = LinearArgs {
-        input: element_rows(features, plan.rows, channels),
-        weight: arrays.weight(plan, "output_proj.weight", channels, channels),
-        target: Target {
-            bias: arrays.parameter(plan, "output_proj.bias"),
-            bias_rows: plan.rows as u64,
-            dropout: arrays.dropouts[1],
-            residual: arrays.instance_feature,
-            residual_stride: plan.sizes.channels,
-            concatenate: u32::from(plan.concatenates),
-            stride: plan.output_dims() as u32,
-            ..element_target(output, plan.rows, channels)
-        },
+    let input = element_rows(features, plan.rows, channels);
+    let weight = arrays.weight(plan, "output_proj.weight", channels, channels);
+    let target = Target {
+        bias: arrays.parameter(plan, "output_proj.bias"),
+        bias_rows: plan.rows as u64,
+        dropout: arrays.dropouts[1],
+        residual: arrays.instance_feature,
+        residual_stride: plan.sizes.channels,
+        concatenate: u32::from(plan.concatenates),
+        stride: plan.output_dims() as u32,
+        ..element_target(output, plan.rows, channels)
     };
-    let launch = BlockPlan::<K>::product_launch(plan.rows, channels);
     // SAFETY: the caller's promise.
-    unsafe { executor.launch(plan.products().linear, launch, args) }
+    unsafe { products::multiply(executor, plan.products().linear, input, weight, target) }
 }

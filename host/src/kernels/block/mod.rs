@@ -9,6 +9,7 @@ mod call;
 mod forward;
 mod memory;
 mod plan;
+mod products;
 mod tensors;
 
 pub(crate) use backward::{BlockGradientArrays, backward};

@@ -3,8 +3,8 @@
 use kernels_gpu::args::Divisor;
 use kernels_gpu::block_args::{BlockSizes, Generator, generator};
 use kernels_gpu::{
-    BlockKernels, Kernels, MAX_WARPS, PRODUCT_BYTES, PRODUCT_DEPTH, PRODUCT_THREADS, PRODUCT_TILE,
-    WARP_LANES, camera_bytes, weights_bytes, weights_gradient_bytes,
+    BlockKernels, Kernels, MAX_WARPS, PRODUCT_COLUMNS, PRODUCT_DEPTH, WARP_LANES, camera_bytes, weights_bytes,
+    weights_gradient_bytes,
 };
 
 use crate::algorithm::Algorithm;
@@ -18,10 +18,10 @@ use crate::shape::AggregationShape;
 
 /// Parts that the rows are dealt out in for the gradients of the linear layers' parameters: few enough that adding them
 /// up is cheap, enough to fill a GPU.
-const MAX_PARTS: usize = 16;
+const MAX_PARTS: usize = 8;
 
 /// Rows that make a part worth a block.
-const MIN_PART_ROWS: usize = 128;
+const MIN_PART_ROWS: usize = 256;
 
 /// Blocks that fill a large GPU.
 const BLOCKS: usize = 256;
@@ -174,7 +174,7 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         within("learned offsets of an anchor", config.kps_generator.offsets(), i32::MAX as usize)?;
         within("batch times cameras", shape.batch() * cameras, MAX_GRID_Y as usize)?;
         within("points of a batch item", shape.anchors() * points, i32::MAX as usize)?;
-        within("logits of an anchor", of_camera, MAX_GRID_Y as usize * PRODUCT_TILE as usize)?;
+        within("logits of an anchor", of_camera, MAX_GRID_Y as usize * PRODUCT_COLUMNS as usize)?;
         let camera = camera_bytes(channels as u32, camera_warps(channels as u32));
         within("embed_dims", camera as usize, MAX_SHARED_BYTES)?;
         within("num_groups", weights_bytes(shape.groups() as u32) as usize, MAX_SHARED_BYTES)?;
@@ -282,20 +282,6 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
             Products::Exact => K::EXACT,
             Products::Tensor => K::TENSOR,
         }
-    }
-
-    /// A block for each tile of a product of this many rows and columns.
-    pub(crate) fn product_launch(rows: usize, columns: usize) -> Launch {
-        let tiles = |lines: usize| lines.div_ceil(PRODUCT_TILE as usize) as u32;
-        let grid = (tiles(rows), tiles(columns));
-        Launch { grid, threads: PRODUCT_THREADS, shared_bytes: PRODUCT_BYTES }
-    }
-
-    /// A block for each tile of a weight's gradient and part of the rows.
-    pub(crate) fn weight_launch(&self, outputs: usize, inputs: usize) -> Launch {
-        let Launch { grid: (rows, columns), .. } = Self::product_launch(outputs, inputs);
-        let grid = (rows * columns, self.parts as u32);
-        Launch { grid, threads: PRODUCT_THREADS, shared_bytes: PRODUCT_BYTES }
     }
 
     /// A thread for each key point.

@@ -1,0 +1,33 @@
+//! What stands for the tensor cores on an architecture that does not have them for the types: fp32.
+
+use core::marker::PhantomData;
+
+use crate::dense::arithmetic::{Arithmetic, Exact};
+use crate::dense::product::{Operand, Staged, Sums};
+use crate::dense::run::Runs;
+
+/// 10 bits behind the point and the exponents of fp32.
+pub(crate) struct Tf32;
+
+/// Factors of the type `F`, where there are tensor cores for it.
+pub(crate) struct Tensor<F>(PhantomData<F>);
+
+impl<F> Arithmetic for Tensor<F> {
+    const DEPTHS: u32 = Exact::DEPTHS;
+
+    #[inline(always)]
+    fn word(first: f32, second: f32) -> u32 {
+        Exact::word(first, second)
+    }
+
+    #[inline(always)]
+    fn takes<S: Runs>() -> bool {
+        Exact::takes::<S>()
+    }
+
+    #[inline(always)]
+    unsafe fn multiply<L: Operand, R: Operand>(left: &Staged, right: &Staged, sums: &mut Sums) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { Exact::multiply::<L, R>(left, right, sums) }
+    }
+}
