@@ -388,33 +388,34 @@ pub(crate) unsafe fn add_up(place: Place, sums: &Sums, mut take: impl FnMut(u32,
     };
     // The operands may still be read.
     thread::sync_threads();
-    for writes in [true, false] {
-        // First the upper half of the warps, which the lower half adds to its own, then that one.
-        if (warp >= HALF) == writes {
-            each8(|row| {
-                upto8(2, |half| {
-                    let four = 2 * row + half;
-                    let words = array4(|index| sums[4 * four + index].to_bits());
-                    // SAFETY: the lane's own words.
-                    unsafe { at(warp % HALF, four as u32).set4(0, words) };
-                });
+    let put = |sums: &Sums| {
+        each8(|row| {
+            upto8(2, |half| {
+                let four = 2 * row + half;
+                let words = array4(|index| sums[4 * four + index].to_bits());
+                // SAFETY: the lane's own words.
+                unsafe { at(warp % HALF, four as u32).set4(0, words) };
             });
-        }
-        thread::sync_threads();
-        if writes {
-            if warp < HALF {
-                each8(|row| {
-                    upto8(2, |half| {
-                        let four = 2 * row + half;
-                        // SAFETY: written before the barrier.
-                        let other = unsafe { at(warp, four as u32).get4(0) };
-                        each4(|index| sums[4 * four + index] += f32::from_bits(other[index]));
-                    });
-                });
-            }
-            thread::sync_threads();
-        }
+        });
+    };
+    // First the upper half of the warps, which the lower half adds to its own, then that one.
+    if warp >= HALF {
+        put(&sums);
     }
+    thread::sync_threads();
+    if warp < HALF {
+        each8(|row| {
+            upto8(2, |half| {
+                let four = 2 * row + half;
+                // SAFETY: written before the barrier.
+                let other = unsafe { at(warp, four as u32).get4(0) };
+                each4(|index| sums[4 * four + index] += f32::from_bits(other[index]));
+            });
+        });
+        // The words that the warp has just read, and no other warp.
+        put(&sums);
+    }
+    thread::sync_threads();
     // The rows of all tiles are dealt out to the warps.
     let mut unit = warp;
     while unit < (PRODUCT_ROWS / 8) << paired {
