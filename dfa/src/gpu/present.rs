@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use deformable_aggregation::GpuElement;
+use deformable_aggregation::block::LinearPrecision;
 use deformable_aggregation::cuda::{BlockOptions, BlockSession, Device, Session, SessionGraph};
 use deformable_aggregation::{Algorithm, Backend, BorderRule};
 
@@ -168,7 +169,8 @@ pub(super) fn measured_block<T: GpuElement>(
     limits: Limits,
 ) -> Result<Option<MeasuredBlock<T>>> {
     let Backend::Cuda(device) = backend else { return Ok(None) };
-    let options = BlockOptions { tensor_cores, ..BlockOptions::default() };
+    let linear_precision = if tensor_cores { LinearPrecision::Tf32 } else { LinearPrecision::Full };
+    let options = BlockOptions { linear_precision, ..BlockOptions::default() };
     let (inputs, upstream) = (data.inputs(), data.grad_output.view());
     let (config, parameters) = (&data.config, &data.parameters);
     let session =

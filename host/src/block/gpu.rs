@@ -8,6 +8,7 @@ use super::dropout::Mode;
 use super::gradients::BlockGradients;
 use super::inputs::CheckedInputs;
 use super::parameters::BlockParameters;
+use super::precision::LinearPrecision;
 use super::random::stream;
 use crate::algorithm::Algorithm;
 use crate::backend::Backend;
@@ -21,6 +22,7 @@ use crate::memory::{zero_array, zeros};
 pub(super) struct Pass<'p, 'a, T: Element> {
     pub(super) backend: &'p Backend,
     pub(super) algorithm: Algorithm,
+    pub(super) linear_precision: LinearPrecision,
     pub(super) config: &'p BlockConfig,
     pub(super) parameters: &'p BlockParameters<T::Location>,
     pub(super) inputs: &'p CheckedInputs<'a, T>,
@@ -147,10 +149,12 @@ pub(crate) fn slices<'s, T: Element, G: GpuElement>(
     }
 }
 
-/// How linear layers of this element type are multiplied out unless somebody chooses: exactly where that means
-/// something.
-pub(crate) fn default_products<T: Element>() -> Products {
-    if T::DTYPE == DType::F32 { Products::Exact } else { Products::Tensor }
+/// How linear layers of this element type are multiplied out: exactly where that means something and is chosen.
+pub(crate) fn products<T: Element>(precision: LinearPrecision) -> Products {
+    match precision {
+        LinearPrecision::Full if T::DTYPE == DType::F32 => Products::Exact,
+        _ => Products::Tensor,
+    }
 }
 
 fn run_forward<T: GpuElement>(
@@ -196,7 +200,7 @@ fn run_backward<T: GpuElement>(
 impl<T: Element> Pass<'_, '_, T> {
     fn plan<G: GpuElement>(&self) -> Result<BlockPlan<G::Kernel>> {
         let Self { config, inputs, algorithm, .. } = self;
-        let products = default_products::<G>();
+        let products = products::<G>(self.linear_precision);
         BlockPlan::new(config, &inputs.shape, inputs.anchor_dims, *algorithm, products)
     }
 }

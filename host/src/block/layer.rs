@@ -11,6 +11,7 @@ use super::host::{self, Pass};
 use super::inputs::{BlockInputs, CheckedInputs};
 use super::key_points::KeyPointsGenerator;
 use super::parameters::BlockParameters;
+use super::precision::LinearPrecision;
 use crate::algorithm::Algorithm;
 use crate::backend::Backend;
 use crate::element::{Element, Scalar};
@@ -85,6 +86,7 @@ pub struct DeformableFeatureAggregation<R> {
     parameters: BlockParameters<R>,
     backend: Backend,
     algorithm: Algorithm,
+    linear_precision: LinearPrecision,
 }
 
 impl<R: Scalar> DeformableFeatureAggregation<R> {
@@ -108,7 +110,13 @@ impl<R: Scalar> DeformableFeatureAggregation<R> {
         parameters.check(&config)?;
         let double = size_of::<R>() == size_of::<f64>();
         let backend = if double { Backend::Cpu } else { Backend::auto() };
-        Ok(Self { config, parameters, backend, algorithm: Algorithm::default() })
+        Ok(Self {
+            config,
+            parameters,
+            backend,
+            algorithm: Algorithm::default(),
+            linear_precision: LinearPrecision::default(),
+        })
     }
 
     /// The same, computed by `backend`.
@@ -123,6 +131,23 @@ impl<R: Scalar> DeformableFeatureAggregation<R> {
         Self { algorithm, ..self }
     }
 
+    /// The same, with linear layers of fp32 activations multiplied out in another way. The CPU backends ignore this.
+    ///
+    /// ```
+    /// use deformable_aggregation::block::{
+    ///     BlockConfig, DeformableFeatureAggregation, LinearPrecision,
+    /// };
+    ///
+    /// let block = DeformableFeatureAggregation::<f32>::new(BlockConfig::default(), 0)?
+    ///     .with_linear_precision(LinearPrecision::Tf32);
+    /// assert_eq!(block.linear_precision(), LinearPrecision::Tf32);
+    /// # Ok::<(), deformable_aggregation::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_linear_precision(self, linear_precision: LinearPrecision) -> Self {
+        Self { linear_precision, ..self }
+    }
+
     /// The settings.
     #[must_use]
     pub fn config(&self) -> &BlockConfig {
@@ -133,6 +158,12 @@ impl<R: Scalar> DeformableFeatureAggregation<R> {
     #[must_use]
     pub fn backend(&self) -> &Backend {
         &self.backend
+    }
+
+    /// How linear layers of fp32 activations are multiplied out on a GPU.
+    #[must_use]
+    pub fn linear_precision(&self) -> LinearPrecision {
+        self.linear_precision
     }
 
     /// The parameters.
@@ -252,6 +283,7 @@ impl<R: Scalar> DeformableFeatureAggregation<R> {
         gpu::Pass {
             backend: &self.backend,
             algorithm: self.algorithm,
+            linear_precision: self.linear_precision,
             config: &self.config,
             parameters: &self.parameters,
             inputs,

@@ -18,6 +18,7 @@ mod layer;
 mod linear;
 mod motion;
 mod parameters;
+mod precision;
 mod projection;
 mod random;
 mod storage;
@@ -35,3 +36,4 @@ pub use motion::{
     project_anchors_backward, time_intervals,
 };
 pub use parameters::{BlockParameters, CameraEncoder, LayerNorm, Linear, expected_tensors};
+pub use precision::LinearPrecision;

@@ -11,7 +11,8 @@ use ndarray::{Array3, ArrayView3};
 
 use crate::algorithm::Algorithm;
 use crate::block::{
-    BlockConfig, BlockGradients, BlockInputs, BlockParameters, CheckedInputs, Mode, gpu,
+    BlockConfig, BlockGradients, BlockInputs, BlockParameters, CheckedInputs, LinearPrecision,
+    Mode, gpu,
 };
 use crate::cuda::array::DeviceArray;
 use crate::cuda::device::Device;
@@ -21,7 +22,7 @@ use crate::cuda::stream::Event;
 use crate::error::Result;
 use crate::kernels::block::{
     self, BlockArrays, BlockDropout, BlockGradientArrays, BlockGradientSlices, BlockPlan,
-    BlockSlices, Products,
+    BlockSlices,
 };
 use crate::kernels::{Executor, GpuElement, Launch};
 use crate::operator::{contiguous, slice};
@@ -204,19 +205,12 @@ pub(crate) fn block_backward<T: GpuElement>(
 }
 
 /// How a [`BlockSession`] computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockOptions {
     /// The operator's kernels.
     pub algorithm: Algorithm,
-    /// Whether the linear layers of `f32` activations run on tensor cores, whose factors have 10 bits behind the point (`tf32`),
-    /// instead of in full `f32`. Those of `f16` and `bf16` activations always do.
-    pub tensor_cores: bool,
-}
-
-impl Default for BlockOptions {
-    fn default() -> Self {
-        Self { algorithm: Algorithm::Fast, tensor_cores: false }
-    }
+    /// How the linear layers of `f32` activations are multiplied out.
+    pub linear_precision: LinearPrecision,
 }
 
 /// A call of the attention block with all its arrays in device memory: inputs and parameters uploaded once, output and
@@ -252,9 +246,8 @@ impl<T: GpuElement> BlockSession<T> {
         let expected = [inputs.shape.batch(), inputs.shape.anchors(), config.output_dims()];
         let axes = "(batch, anchors, output_dims)";
         check_dim("grad_output", axes, &expected, grad_output.shape())?;
-        let products =
-            if options.tensor_cores { Products::Tensor } else { gpu::default_products::<T>() };
-        let BlockOptions { algorithm, .. } = options;
+        let BlockOptions { algorithm, linear_precision } = options;
+        let products = gpu::products::<T>(linear_precision);
         let plan = BlockPlan::new(config, &inputs.shape, inputs.anchor_dims, algorithm, products)?;
         let packed = plan.tensors.pack(parameters)?;
         let dropouts = gpu::dropouts(config, mode);

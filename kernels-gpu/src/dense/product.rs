@@ -24,6 +24,8 @@ const WARP: u32 = u32::MAX;
 
 /// A matrix as a product reads it: lines, which are rows or columns of the product, by depth.
 pub(crate) trait Operand {
+    /// A line.
+    type Line: Copy;
     /// Four neighbours in memory, as they come from there.
     type Run: Copy;
 
@@ -33,12 +35,18 @@ pub(crate) trait Operand {
     /// Nothing but zeros.
     const ZEROS: Self::Run;
 
+    /// A line, which need not exist.
+    fn line(&self, line: u64) -> Self::Line;
+
+    /// Whether all runs are aligned to their size, and whole or outside.
+    fn is_wide(&self) -> bool;
+
     /// Four neighbours in memory, from the given line and depth on; zeros outside the matrix.
     ///
     /// # Safety
     ///
-    /// The pointers of the matrix are valid as it says.
-    unsafe fn load(&self, line: u64, depth: u64) -> Self::Run;
+    /// The pointers of the matrix are valid as it says; `WIDE` only if it [is](Self::is_wide).
+    unsafe fn load<const WIDE: bool>(&self, line: Self::Line, depth: u64) -> Self::Run;
 
     /// The words of a step of depth that two runs make, or one where a word has one depth.
     fn words<M: Arithmetic>(runs: [Self::Run; 2]) -> [u32; 4];
@@ -127,6 +135,15 @@ impl Share {
         }
     }
 
+    /// The lines of the runs, in a tile that begins at `line`.
+    #[inline(always)]
+    fn lines<O: Operand, S: Side>(&self, operand: &O, line: u64) -> [O::Line; 4] {
+        array4(|index| {
+            let [of_run, _] = self.run::<O, S>(index % S::RUNS);
+            operand.line(line + u64::from(of_run))
+        })
+    }
+
     /// Loads the runs: those of even number in the array belong to the first depth of a word, the others to the second.
     ///
     /// # Safety
@@ -136,20 +153,39 @@ impl Share {
     unsafe fn load<M: Arithmetic, O: Operand, S: Side>(
         &self,
         operand: &O,
-        line: u64,
+        lines: &[O::Line; 4],
+        depth: u64,
+    ) -> [O::Run; 8] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if operand.is_wide() {
+                self.load_all::<M, O, S, true>(operand, lines, depth)
+            } else {
+                self.load_all::<M, O, S, false>(operand, lines, depth)
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`load`](Self::load); `WIDE` as for [`Operand::load`].
+    #[inline(always)]
+    unsafe fn load_all<M: Arithmetic, O: Operand, S: Side, const WIDE: bool>(
+        &self,
+        operand: &O,
+        lines: &[O::Line; 4],
         depth: u64,
     ) -> [O::Run; 8] {
         let mut runs = [O::ZEROS; 8];
         upto8(S::RUNS, |index| {
-            let [of_line, word] = self.run::<O, S>(index);
-            let line = line + u64::from(of_line);
+            let [_, word] = self.run::<O, S>(index);
             let depth = depth + u64::from(word * M::DEPTHS);
             // SAFETY: the caller's promise.
-            runs[2 * index] = unsafe { operand.load(line, depth) };
+            runs[2 * index] = unsafe { operand.load::<WIDE>(lines[index], depth) };
             if M::DEPTHS == 2 {
                 let depth = depth + if O::ALONG_DEPTH { 4 } else { 1 };
                 // SAFETY: the caller's promise.
-                runs[2 * index + 1] = unsafe { operand.load(line, depth) };
+                runs[2 * index + 1] = unsafe { operand.load::<WIDE>(lines[index], depth) };
             }
         });
         runs
@@ -325,6 +361,8 @@ pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
 ) -> Sums {
     let of_left = Share::new::<L, Left>(place.lane);
     let of_right = Share::new::<R, Right>(place.lane);
+    let left_lines = of_left.lines::<L, Left>(left, lines[0]);
+    let right_lines = of_right.lines::<R, Right>(right, lines[1]);
     let words = SharedWords::new(place.warp * product_words::PER_WARP);
     let left_words = Staged { words, lane: place.lane };
     let words = SharedWords::new(place.warp * product_words::PER_WARP + product_words::RIGHT);
@@ -335,8 +373,8 @@ pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
     if depth < end {
         // SAFETY: the caller's promise.
         unsafe {
-            lefts = of_left.load::<M, L, Left>(left, lines[0], depth);
-            rights = of_right.load::<M, R, Right>(right, lines[1], depth);
+            lefts = of_left.load::<M, L, Left>(left, &left_lines, depth);
+            rights = of_right.load::<M, R, Right>(right, &right_lines, depth);
         }
     }
     while depth < end {
@@ -357,8 +395,8 @@ pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
         if depth < end {
             // SAFETY: the caller's promise.
             unsafe {
-                lefts = of_left.load::<M, L, Left>(left, lines[0], depth);
-                rights = of_right.load::<M, R, Right>(right, lines[1], depth);
+                lefts = of_left.load::<M, L, Left>(left, &left_lines, depth);
+                rights = of_right.load::<M, R, Right>(right, &right_lines, depth);
             }
         }
         // SAFETY: the whole warp is here, and has written both operands; it writes them again only after the second meeting.

@@ -8,24 +8,57 @@ use crate::unroll::array4;
 
 /// A matrix in memory.
 pub(crate) trait Matrix {
+    /// A row.
+    type Line: Copy;
     /// Four neighbours of a row.
     type Run: Copy;
 
     /// Four zeros.
     const ZEROS: Self::Run;
 
+    /// A row, which need not exist.
+    fn line(&self, row: u64) -> Self::Line;
+
+    /// Whether all runs are aligned to their size, and whole or outside.
+    fn is_wide(&self) -> bool;
+
     /// Four neighbours of a row, from `column`, a multiple of 4, on; zeros outside the matrix.
     ///
     /// # Safety
     ///
-    /// The pointers are valid as the matrix says.
-    unsafe fn load(&self, row: u64, column: u64) -> Self::Run;
+    /// The pointers are valid as the matrix says; `WIDE` only if it [is](Self::is_wide).
+    unsafe fn load<const WIDE: bool>(&self, line: Self::Line, column: u64) -> Self::Run;
 
     /// The numbers of a run.
     fn values(run: Self::Run) -> [f32; 4];
 
     /// Two words of two elements each, where two neighbours in memory are a word of the arithmetic.
     fn pairs<M: Arithmetic>(run: Self::Run) -> Option<[u32; 2]>;
+}
+
+/// Reads four neighbours, as far as they come before `columns`; zeros for the others, and where not `live`.
+///
+/// # Safety
+///
+/// The elements before `columns` are valid for reads when `live`, and nobody writes them during the launch; `WIDE` only if the
+/// four are aligned to their size, and all or none of them before `columns`.
+#[inline(always)]
+unsafe fn load<S: Runs, const WIDE: bool>(
+    row: *const S,
+    column: u64,
+    columns: u32,
+    live: bool,
+) -> S::Run {
+    let pointer = row.wrapping_add(column as usize);
+    let live = live && column < u64::from(columns);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if WIDE {
+            S::load_run(pointer, live)
+        } else {
+            S::load_some(pointer, if live { columns - column as u32 } else { 0 })
+        }
+    }
 }
 
 /// Rows of one element type.
@@ -38,23 +71,26 @@ pub(crate) struct Uniform<S> {
 }
 
 impl<S: Runs> Matrix for Uniform<S> {
+    type Line = (*const S, bool);
     type Run = S::Run;
 
     const ZEROS: Self::Run = S::ZEROS;
 
     #[inline(always)]
-    unsafe fn load(&self, row: u64, column: u64) -> Self::Run {
-        let live = row < self.rows && column < u64::from(self.columns);
-        let at = row * u64::from(self.stride) + column;
-        let pointer = self.pointer.wrapping_add(at as usize);
-        // SAFETY: within the row when `live`; the caller's promise.
-        unsafe {
-            if self.wide {
-                S::load_run(pointer, live)
-            } else {
-                S::load_some(pointer, if live { self.columns - column as u32 } else { 0 })
-            }
-        }
+    fn line(&self, row: u64) -> Self::Line {
+        let start = row * u64::from(self.stride);
+        (self.pointer.wrapping_add(start as usize), row < self.rows)
+    }
+
+    #[inline(always)]
+    fn is_wide(&self) -> bool {
+        self.wide
+    }
+
+    #[inline(always)]
+    unsafe fn load<const WIDE: bool>(&self, (row, live): Self::Line, column: u64) -> Self::Run {
+        // SAFETY: the caller's promise.
+        unsafe { load::<S, WIDE>(row, column, self.columns, live) }
     }
 
     #[inline(always)]
@@ -115,10 +151,30 @@ impl Part<f32> for Either {
     }
 }
 
+/// A row of [`Rows`].
+pub(crate) struct RowOf<S> {
+    /// The row itself: elements, or numbers.
+    start: *const S,
+    /// Elements to add.
+    added: *const S,
+    is_first: bool,
+    is_tail: bool,
+}
+
+impl<S> Clone for RowOf<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for RowOf<S> {}
+
 /// Four neighbours of a row of [`Rows`]: what is added up there.
 pub(crate) struct Terms<S: Runs> {
     first: S::Run,
     added: S::Run,
+    /// Used where elements are not fp32; otherwise these are `first`, too.
     tail: <f32 as Runs>::Run,
 }
 
@@ -132,36 +188,45 @@ impl<S: Runs> Clone for Terms<S> {
 impl<S: Runs> Copy for Terms<S> {}
 
 impl<T: Runs> Matrix for Rows<T> {
+    type Line = RowOf<T>;
     type Run = Terms<T>;
 
     const ZEROS: Self::Run = Terms { first: T::ZEROS, added: T::ZEROS, tail: <f32 as Runs>::ZEROS };
 
     #[inline(always)]
-    unsafe fn load(&self, row: u64, column: u64) -> Self::Run {
-        let live = row < self.rows && column < u64::from(self.columns);
+    fn line(&self, row: u64) -> Self::Line {
         let is_first = row < self.first_rows;
-        let first = row * u64::from(self.stride) + column;
-        let tail = row.saturating_sub(self.first_rows) * u64::from(self.columns) + column;
-        let (of_first, of_tail) = (live && is_first, live && !is_first);
-        let of_added = of_first && !self.added.is_null();
-        let first_at = self.first.wrapping_add(first as usize);
-        let added_at = self.added.wrapping_add(first as usize);
-        let tail_at = self.tail.wrapping_add(tail as usize);
-        // SAFETY: within the row where it is live; the caller's promise.
+        let first = (row * u64::from(self.stride)) as usize;
+        let tail = row.saturating_sub(self.first_rows) * u64::from(self.columns);
+        let tail = self.tail.wrapping_add(tail as usize);
+        RowOf {
+            start: if is_first { self.first.wrapping_add(first) } else { tail.cast() },
+            added: self.added.wrapping_add(first),
+            is_first,
+            is_tail: !is_first && row < self.rows,
+        }
+    }
+
+    #[inline(always)]
+    fn is_wide(&self) -> bool {
+        self.wide != 0
+    }
+
+    #[inline(always)]
+    unsafe fn load<const WIDE: bool>(&self, line: Self::Line, column: u64) -> Self::Run {
+        let RowOf { start, added, is_first, is_tail } = line;
+        let has_added = is_first && !self.added.is_null();
+        // SAFETY: the caller's promise.
         unsafe {
-            if self.wide != 0 {
-                Terms {
-                    first: T::load_run(first_at, of_first),
-                    added: T::load_run(added_at, of_added),
-                    tail: f32::load_run(tail_at, of_tail),
-                }
-            } else {
-                let count = |live| if live { self.columns - column as u32 } else { 0 };
-                Terms {
-                    first: T::load_some(first_at, count(of_first)),
-                    added: T::load_some(added_at, count(of_added)),
-                    tail: f32::load_some(tail_at, count(of_tail)),
-                }
+            let added = load::<T, WIDE>(added, column, self.columns, has_added);
+            if T::BYTES == 4 {
+                let first = load::<T, WIDE>(start, column, self.columns, is_first || is_tail);
+                return Terms { first, added, tail: <f32 as Runs>::ZEROS };
+            }
+            Terms {
+                first: load::<T, WIDE>(start, column, self.columns, is_first),
+                added,
+                tail: load::<f32, WIDE>(start.cast(), column, self.columns, is_tail),
             }
         }
     }
@@ -169,8 +234,12 @@ impl<T: Runs> Matrix for Rows<T> {
     #[inline(always)]
     fn values(run: Self::Run) -> [f32; 4] {
         let [first, added] = [run.first, run.added].map(T::values);
+        let sums = array4(|index| first[index] + added[index]);
+        if T::BYTES == 4 {
+            return sums;
+        }
         let tail = f32::values(run.tail);
-        array4(|index| first[index] + added[index] + tail[index])
+        array4(|index| sums[index] + tail[index])
     }
 
     #[inline(always)]
@@ -183,15 +252,26 @@ impl<T: Runs> Matrix for Rows<T> {
 pub(crate) struct ByRow<X>(pub(crate) X);
 
 impl<X: Matrix> Operand for ByRow<X> {
+    type Line = X::Line;
     type Run = X::Run;
 
     const ALONG_DEPTH: bool = true;
     const ZEROS: Self::Run = X::ZEROS;
 
     #[inline(always)]
-    unsafe fn load(&self, line: u64, depth: u64) -> Self::Run {
+    fn line(&self, line: u64) -> Self::Line {
+        self.0.line(line)
+    }
+
+    #[inline(always)]
+    fn is_wide(&self) -> bool {
+        self.0.is_wide()
+    }
+
+    #[inline(always)]
+    unsafe fn load<const WIDE: bool>(&self, line: Self::Line, depth: u64) -> Self::Run {
         // SAFETY: the caller's promise.
-        unsafe { self.0.load(line, depth) }
+        unsafe { self.0.load::<WIDE>(line, depth) }
     }
 
     #[inline(always)]
@@ -213,15 +293,26 @@ impl<X: Matrix> Operand for ByRow<X> {
 pub(crate) struct ByColumn<X>(pub(crate) X);
 
 impl<X: Matrix> Operand for ByColumn<X> {
+    type Line = u64;
     type Run = X::Run;
 
     const ALONG_DEPTH: bool = false;
     const ZEROS: Self::Run = X::ZEROS;
 
     #[inline(always)]
-    unsafe fn load(&self, line: u64, depth: u64) -> Self::Run {
+    fn line(&self, line: u64) -> Self::Line {
+        line
+    }
+
+    #[inline(always)]
+    fn is_wide(&self) -> bool {
+        self.0.is_wide()
+    }
+
+    #[inline(always)]
+    unsafe fn load<const WIDE: bool>(&self, line: Self::Line, depth: u64) -> Self::Run {
         // SAFETY: the caller's promise.
-        unsafe { self.0.load(depth, line) }
+        unsafe { self.0.load::<WIDE>(self.0.line(depth), line) }
     }
 
     #[inline(always)]
