@@ -145,7 +145,7 @@ pub struct LinearWeightArgs<T> {
     pub weight: *mut f32,
     /// For each part of the rows, `out` sums.
     pub bias: *mut f32,
-    /// Rows of a part, a multiple of [`PRODUCT_DEPTH`](crate::PRODUCT_DEPTH).
+    /// Rows of a part.
     pub part_rows: u64,
     /// Words between the sums of one part and those of the next.
     pub part_words: u64,

@@ -55,7 +55,7 @@ pub use block_entry::{
 pub use entry::{Entry, Kernels, READ_WORDS};
 pub use limits::{
     CHANNELS_PER_LANE, MAX_GROUPS, MAX_MARKS, MAX_WARPS, POINTS_PER_UNIT, PRODUCT_BYTES,
-    PRODUCT_COLUMNS, PRODUCT_DEPTH, PRODUCT_ROWS, PRODUCT_THREADS, TILE_SIDE, WARP_LANES,
-    backward_shared_bytes, camera_bytes, forward_shared_bytes, gather_shared_bytes, rows_at_a_time,
-    weights_bytes, weights_gradient_bytes,
+    PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TILE_SIDE, WARP_LANES, backward_shared_bytes,
+    camera_bytes, forward_shared_bytes, gather_shared_bytes, rows_at_a_time, weights_bytes,
+    weights_gradient_bytes,
 };

@@ -134,11 +134,8 @@ pub const PRODUCT_COLUMNS: u32 = 32;
 /// Threads of a block that computes a tile of a product, or two side by side.
 pub const PRODUCT_THREADS: u32 = 256;
 
-/// Steps of depth that pass through shared memory together, at most.
-pub const PRODUCT_DEPTH: u32 = 16;
-
 /// Shared memory of a block that computes products, in 32-bit words, and where its parts begin. Every warp has operands
-/// of its own.
+/// of its own; of two with tiles side by side, the first has the left operand of both.
 pub(crate) mod product_words {
     use super::{PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, WARP_LANES};
 
@@ -150,8 +147,11 @@ pub(crate) mod product_words {
     const LEFT: u32 = (DEPTH + 1) * PRODUCT_ROWS;
     /// The right operand of a warp.
     pub(crate) const RIGHT: u32 = LEFT;
-    /// First word of the next warp's operands.
-    pub(crate) const PER_WARP: u32 = RIGHT + (DEPTH + 2) * PRODUCT_COLUMNS + 4;
+    /// First word of the next warp's operands: eight more than a multiple of 32, so that neighbouring depths of a line, which
+    /// neighbouring warps have, lie in different banks.
+    pub(crate) const PER_WARP: u32 = 904;
+    const _: () =
+        assert!(RIGHT + (DEPTH + 2) * PRODUCT_COLUMNS + 4 <= PER_WARP && PER_WARP % 32 == 8);
     /// Sums of a warp.
     pub(crate) const SUMS: u32 = PRODUCT_ROWS * PRODUCT_COLUMNS;
     /// Words of all: the operands, and after them the sums of half of the warps.

@@ -1,6 +1,6 @@
 //! A linear layer, `output = input * weightᵀ + bias`, and the gradients of input, weight and bias.
 
-use crate::block_args::{LinearArgs, LinearWeightArgs};
+use crate::block_args::{LinearArgs, LinearWeightArgs, Rows};
 use crate::dense::arithmetic::Arithmetic;
 use crate::dense::product::{Left, Operand, Place, Side as _, add_up, product};
 use crate::dense::rows::{ByColumn, ByRow, Matrix as _, Numbers, Part, Uniform};
@@ -25,7 +25,7 @@ unsafe fn multiply<T: Runs, M: Arithmetic, L: Operand, R: Operand>(
     let row = u64::from(thread::block_idx_x() * PRODUCT_ROWS);
     let first = thread::block_idx_y() << place.paired();
     let column = |tile: u32| u64::from((first + tile) * PRODUCT_COLUMNS);
-    let lines = [row, column(place.tile())];
+    let lines = [row, column(0)];
     let depths = 0..u64::from(args.input.columns);
     let lane = place.lane();
     // SAFETY: the whole block is here; the caller's promise.
@@ -85,19 +85,19 @@ pub(crate) unsafe fn linear_weight<T: Runs, M: Arithmetic, U: Part<T>>(args: Lin
     let out = u64::from(thread::block_idx_x() / across * PRODUCT_ROWS);
     let first = thread::block_idx_x() % across << place.paired();
     let inside = |tile: u32| u64::from((first + tile) * PRODUCT_COLUMNS);
-    let lines = [out, inside(place.tile())];
     let depths = part * args.part_rows..((part + 1) * args.part_rows).min(args.upstream.rows);
     let weight = args.weight.wrapping_add((part * args.part_words) as usize);
-    let (upstream, input) = (ByColumn(U::of(&args.upstream)), ByColumn(args.input));
-    // The lane's share of the upstream matrix is always the same four columns. Of tiles side by side, one counts.
+    let end = depths.end;
+    let upstream = ByColumn(U::of(&args.upstream).before(end));
+    let input = ByColumn(Rows { rows: end, ..args.input });
+    // The thread's share of the upstream matrix is always the same four columns.
     let mut columns = [0.0; 4];
-    let bias_rows = if place.tile() == 0 { args.bias_rows } else { 0 };
     let lane = place.lane();
     // SAFETY: the whole block is here; the caller's promise.
     unsafe {
-        let sums = product::<M, _, _>((&upstream, &input), lines, depths, place, |row, run| {
+        let sums = product::<M, _, _>((&upstream, &input), [out, inside(0)], depths, place, |row, run| {
             let values = Uniform::<U::Element>::values(run);
-            if row < bias_rows {
+            if row < args.bias_rows {
                 each4(|index| columns[index] += values[index]);
             }
         });
@@ -115,7 +115,7 @@ pub(crate) unsafe fn linear_weight<T: Runs, M: Arithmetic, U: Part<T>>(args: Lin
     }
 }
 
-/// Adds up the lanes' sums of each column of the tile and writes those that exist, `count` of them.
+/// Adds up the threads' sums of each column of the tile and writes those that exist, `count` of them.
 ///
 /// # Safety
 ///

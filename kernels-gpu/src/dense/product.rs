@@ -1,26 +1,23 @@
 //! A tile of a product of matrices: 64 by 32 sums over `depth`, by warps that share the depth.
 //!
-//! Each warp of a block has a part of the depth and computes all sums of the tile over it, eight by eight a lane. It moves
-//! its part of both operands through shared memory of its own, eight words of depth at a time, with the next ones already
-//! under way, and waits for no other warp. In the end the warps' sums are added up, in a fixed order. So a small product
-//! has eight warps a tile that load at the same time; of a large one, where there are tiles enough, a block computes two
-//! side by side, with half of the warps for each.
+//! Each warp of a block computes all sums of the tile, eight by eight a lane, over every eighth word of depth and its neighbours:
+//! the block moves eight words of depth for each of its warps through shared memory at a time, with the next ones already under
+//! way, and in the end the warps' sums are added up, in a fixed order. So a small product has eight warps a tile that load
+//! long stretches of its lines at the same time. Of a large one, where there are tiles enough, a block computes two side by
+//! side, with half of the warps for each.
 //!
 //! Lane `4 g + t` has columns `8 t` to `8 t + 7` of eight rows: see [`Side::of_lane`].
 
 use core::ops::Range;
 
 use crate::dense::arithmetic::Arithmetic;
-use crate::limits::{PRODUCT_ROWS, WARP_LANES, product_words};
+use crate::limits::{PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, WARP_LANES, product_words};
 use crate::memory::SharedWords;
 use crate::unroll::{array4, array8, each4, each8, upto8};
-use cuda_std::{thread, warp};
+use cuda_std::thread;
 
 /// A lane's sums: eight rows of eight columns.
 pub(crate) type Sums = [f32; 64];
-
-/// All lanes of a warp.
-const WARP: u32 = u32::MAX;
 
 /// A matrix as a product reads it: lines, which are rows or columns of the product, by depth.
 pub(crate) trait Operand {
@@ -54,10 +51,17 @@ pub(crate) trait Operand {
 
 /// Which operand of a product.
 pub(crate) trait Side {
-    /// Runs of a lane in a step of depth.
+    /// Most runs of four words that a thread moves in a step of depth.
     const RUNS: usize;
     /// Words between neighbours in depth, where lines are neighbours in memory.
     const PITCH: u32;
+    /// First word of the operand among those of a warp.
+    const START: u32;
+    /// Lines of a warp.
+    const LINES: u32;
+
+    /// Lines of a block. Tiles side by side have the left operand in common.
+    fn lines(paired: u32) -> u32;
 
     /// The line of a tile that a lane has as its line `index` of eight.
     fn of_lane(along_depth: bool, lane: u32, index: u32) -> u32;
@@ -73,6 +77,13 @@ pub(crate) struct Left;
 impl Side for Left {
     const RUNS: usize = 4;
     const PITCH: u32 = 68;
+    const START: u32 = 0;
+    const LINES: u32 = PRODUCT_ROWS;
+
+    #[inline(always)]
+    fn lines(_: u32) -> u32 {
+        Self::LINES
+    }
 
     #[inline(always)]
     fn of_lane(along_depth: bool, lane: u32, index: u32) -> u32 {
@@ -93,6 +104,13 @@ pub(crate) struct Right;
 impl Side for Right {
     const RUNS: usize = 2;
     const PITCH: u32 = 36;
+    const START: u32 = product_words::RIGHT;
+    const LINES: u32 = PRODUCT_COLUMNS;
+
+    #[inline(always)]
+    fn lines(paired: u32) -> u32 {
+        Self::LINES << paired
+    }
 
     #[inline(always)]
     fn of_lane(_: bool, lane: u32, index: u32) -> u32 {
@@ -105,43 +123,47 @@ impl Side for Right {
     }
 }
 
-/// The words of a step of depth that one lane moves: runs of four.
-struct Share {
-    /// Line and word of depth of the first run.
-    line: u32,
-    word: u32,
+/// The words of a step of depth that one thread moves: runs of four.
+#[derive(Clone, Copy)]
+struct Share<O: Operand> {
+    lines: [O::Line; 4],
+    /// Words of depth before the runs.
+    words: [u32; 4],
+    /// Where they go in shared memory.
+    places: [u32; 4],
+    count: usize,
 }
 
-impl Share {
+impl<O: Operand> Share<O> {
+    /// The share of an operand of which the block's lines begin at `line`.
     #[inline(always)]
-    fn new<O: Operand, S: Side>(lane: u32) -> Self {
-        if O::ALONG_DEPTH {
-            Self { line: lane / 2, word: lane % 2 * 4 }
+    fn new<S: Side>(operand: &O, line: u64, paired: u32) -> Self {
+        let thread = thread::thread_idx_x();
+        let parts = product_words::WARPS >> paired;
+        let of_block = S::lines(paired);
+        // Neighbouring threads have neighbours in memory: as many of them as this power of two.
+        let along = if O::ALONG_DEPTH {
+            (2 * product_words::WARPS).trailing_zeros() - paired
         } else {
-            // The lines of four runs, or of two.
-            let runs = 4 * S::RUNS as u32;
-            Self { line: lane % runs * 4, word: lane / runs }
+            (S::LINES / 4).trailing_zeros() + of_block / S::LINES - 1
+        };
+        let places = array4(|index| {
+            let run = thread + PRODUCT_THREADS * index as u32;
+            let (across, along) = (run >> along, (run & ((1 << along) - 1)) * 4);
+            if O::ALONG_DEPTH { [across, along] } else { [along, across] }
+        });
+        Self {
+            lines: array4(|index| operand.line(line + u64::from(places[index][0]))),
+            words: array4(|index| places[index][1]),
+            places: array4(|index| {
+                let [line, word] = places[index];
+                let (tile, line) = (line / S::LINES, line % S::LINES);
+                let (part, word) = (word / product_words::DEPTH, word % product_words::DEPTH);
+                let in_warp = if O::ALONG_DEPTH { S::line(line) + word } else { word * S::PITCH + line };
+                ((part << paired) + tile) * product_words::PER_WARP + S::START + in_warp
+            }),
+            count: (of_block * parts / (PRODUCT_THREADS / 2)) as usize,
         }
-    }
-
-    /// Line and word of depth of a run.
-    #[inline(always)]
-    fn run<O: Operand, S: Side>(&self, index: usize) -> [u32; 2] {
-        let index = index as u32;
-        if O::ALONG_DEPTH {
-            [self.line + 16 * index, self.word]
-        } else {
-            [self.line, self.word + product_words::DEPTH / S::RUNS as u32 * index]
-        }
-    }
-
-    /// The lines of the runs, in a tile that begins at `line`.
-    #[inline(always)]
-    fn lines<O: Operand, S: Side>(&self, operand: &O, line: u64) -> [O::Line; 4] {
-        array4(|index| {
-            let [of_run, _] = self.run::<O, S>(index % S::RUNS);
-            operand.line(line + u64::from(of_run))
-        })
     }
 
     /// Loads the runs: those of even number in the array belong to the first depth of a word, the others to the second.
@@ -150,18 +172,13 @@ impl Share {
     ///
     /// The pointers of the operand are valid as it says.
     #[inline(always)]
-    unsafe fn load<M: Arithmetic, O: Operand, S: Side>(
-        &self,
-        operand: &O,
-        lines: &[O::Line; 4],
-        depth: u64,
-    ) -> [O::Run; 8] {
+    unsafe fn load<M: Arithmetic, S: Side>(&self, operand: &O, depth: u64) -> [O::Run; 8] {
         // SAFETY: the caller's promise.
         unsafe {
             if operand.is_wide() {
-                self.load_all::<M, O, S, true>(operand, lines, depth)
+                self.load_all::<M, S, true>(operand, depth)
             } else {
-                self.load_all::<M, O, S, false>(operand, lines, depth)
+                self.load_all::<M, S, false>(operand, depth)
             }
         }
     }
@@ -170,22 +187,22 @@ impl Share {
     ///
     /// As for [`load`](Self::load); `WIDE` as for [`Operand::load`].
     #[inline(always)]
-    unsafe fn load_all<M: Arithmetic, O: Operand, S: Side, const WIDE: bool>(
+    unsafe fn load_all<M: Arithmetic, S: Side, const WIDE: bool>(
         &self,
         operand: &O,
-        lines: &[O::Line; 4],
         depth: u64,
     ) -> [O::Run; 8] {
         let mut runs = [O::ZEROS; 8];
         upto8(S::RUNS, |index| {
-            let [_, word] = self.run::<O, S>(index);
-            let depth = depth + u64::from(word * M::DEPTHS);
-            // SAFETY: the caller's promise.
-            runs[2 * index] = unsafe { operand.load::<WIDE>(lines[index], depth) };
-            if M::DEPTHS == 2 {
-                let depth = depth + if O::ALONG_DEPTH { 4 } else { 1 };
+            if index < self.count {
+                let depth = depth + u64::from(self.words[index] * M::DEPTHS);
                 // SAFETY: the caller's promise.
-                runs[2 * index + 1] = unsafe { operand.load::<WIDE>(lines[index], depth) };
+                runs[2 * index] = unsafe { operand.load::<WIDE>(self.lines[index], depth) };
+                if M::DEPTHS == 2 {
+                    let depth = depth + if O::ALONG_DEPTH { 4 } else { 1 };
+                    // SAFETY: the caller's promise.
+                    runs[2 * index + 1] = unsafe { operand.load::<WIDE>(self.lines[index], depth) };
+                }
             }
         });
         runs
@@ -195,14 +212,16 @@ impl Share {
     ///
     /// # Safety
     ///
-    /// Nobody reads there meanwhile, and every lane writes its own share.
+    /// Nobody reads there meanwhile, and every thread writes its own share.
     #[inline(always)]
-    unsafe fn put<M: Arithmetic, O: Operand, S: Side>(&self, to: SharedWords, runs: &[O::Run; 8]) {
+    unsafe fn put<M: Arithmetic, S: Side>(&self, runs: &[O::Run; 8]) {
+        let shared = SharedWords::new(0);
         upto8(S::RUNS, |index| {
-            let [line, word] = self.run::<O, S>(index);
-            let at = if O::ALONG_DEPTH { S::line(line) + word } else { word * S::PITCH + line };
-            // SAFETY: the share's own words.
-            unsafe { to.set4(at, O::words::<M>([runs[2 * index], runs[2 * index + 1]])) };
+            if index < self.count {
+                let words = O::words::<M>([runs[2 * index], runs[2 * index + 1]]);
+                // SAFETY: the share's own words.
+                unsafe { shared.set4(self.places[index], words) };
+            }
         });
     }
 }
@@ -324,33 +343,24 @@ impl Place {
         self.paired
     }
 
-    /// The tile that the warp works on.
+    /// The warp's operand of a side.
     #[inline(always)]
-    pub(crate) fn tile(self) -> u32 {
-        self.warp & self.paired
-    }
-
-    /// The warp's part of a range of depth: whole steps but for the last one.
-    #[inline(always)]
-    fn part<M: Arithmetic>(self, depths: Range<u64>) -> Range<u64> {
-        let step = u64::from(product_words::DEPTH * M::DEPTHS);
-        let parts = u64::from(product_words::WARPS >> self.paired);
-        let steps = depths.end.saturating_sub(depths.start).div_ceil(step);
-        let part = steps.div_ceil(parts.max(1)) * step;
-        let start = depths.start + u64::from(self.warp >> self.paired) * part;
-        start..depths.end.min(start + part)
+    fn staged<S: Side>(self) -> Staged {
+        let warp = if S::lines(1) == S::LINES { self.warp & !self.paired } else { self.warp };
+        let words = SharedWords::new(warp * product_words::PER_WARP + S::START);
+        Staged { words, lane: self.lane }
     }
 }
 
 /// A lane's sums of the warp's tile over the warp's part of a range of depth: of the lines from `lines[0]` on of the left
-/// operand by those from `lines[1]` on of the right one. `look` is called with every run of the left operand as it goes by, with
-/// its number in the lane's share and its depth.
+/// operand by those from `lines[1]` on of the right one, where the block's first tile begins. Between them the threads call `look`
+/// with every run of the block's lines of the left operand, as it goes by, and its depth. Beyond the range of depth both operands are
+/// zeros.
 ///
 /// # Safety
 ///
-/// All lanes of the warp make the call together, in a block with [`PRODUCT_BYTES`](crate::limits::PRODUCT_BYTES) of shared
-/// memory; the operands' pointers are valid as they say. Where the operands' lines are neighbours in memory, the range does not
-/// end within a step.
+/// A block of [`PRODUCT_THREADS`] makes the call together, with [`PRODUCT_BYTES`](crate::limits::PRODUCT_BYTES) of shared
+/// memory; the operands' pointers are valid as they say.
 #[inline(always)]
 pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
     (left, right): (&L, &R),
@@ -359,52 +369,45 @@ pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
     place: Place,
     mut look: impl FnMut(u64, L::Run),
 ) -> Sums {
-    let of_left = Share::new::<L, Left>(place.lane);
-    let of_right = Share::new::<R, Right>(place.lane);
-    let left_lines = of_left.lines::<L, Left>(left, lines[0]);
-    let right_lines = of_right.lines::<R, Right>(right, lines[1]);
-    let words = SharedWords::new(place.warp * product_words::PER_WARP);
-    let left_words = Staged { words, lane: place.lane };
-    let words = SharedWords::new(place.warp * product_words::PER_WARP + product_words::RIGHT);
-    let right_words = Staged { words, lane: place.lane };
-    let Range { start: mut depth, end } = place.part::<M>(depths);
+    let of_left = Share::new::<Left>(left, lines[0], place.paired);
+    let of_right = Share::new::<Right>(right, lines[1], place.paired);
+    let (left_words, right_words) = (place.staged::<Left>(), place.staged::<Right>());
+    let step = u64::from((product_words::DEPTH * product_words::WARPS * M::DEPTHS) >> place.paired);
     let mut sums = [0.0; 64];
     let (mut lefts, mut rights) = ([L::ZEROS; 8], [R::ZEROS; 8]);
+    let Range { start: mut depth, end } = depths;
     if depth < end {
         // SAFETY: the caller's promise.
         unsafe {
-            lefts = of_left.load::<M, L, Left>(left, &left_lines, depth);
-            rights = of_right.load::<M, R, Right>(right, &right_lines, depth);
+            lefts = of_left.load::<M, Left>(left, depth);
+            rights = of_right.load::<M, Right>(right, depth);
         }
     }
     while depth < end {
-        // SAFETY: the warp has read what was there before.
+        // SAFETY: the last reads of what was there were before the barrier.
         unsafe {
-            of_left.put::<M, L, Left>(left_words.words, &lefts);
-            of_right.put::<M, R, Right>(right_words.words, &rights);
+            of_left.put::<M, Left>(&lefts);
+            of_right.put::<M, Right>(&rights);
         }
         upto8(Left::RUNS, |index| {
-            let [_, word] = of_left.run::<L, Left>(index);
-            let depth = depth + u64::from(word * M::DEPTHS);
+            let depth = depth + u64::from(of_left.words[index] * M::DEPTHS);
             look(depth, lefts[2 * index]);
             if M::DEPTHS == 2 {
                 look(depth + if L::ALONG_DEPTH { 4 } else { 1 }, lefts[2 * index + 1]);
             }
         });
-        depth += u64::from(product_words::DEPTH * M::DEPTHS);
+        depth += step;
         if depth < end {
             // SAFETY: the caller's promise.
             unsafe {
-                lefts = of_left.load::<M, L, Left>(left, &left_lines, depth);
-                rights = of_right.load::<M, R, Right>(right, &right_lines, depth);
+                lefts = of_left.load::<M, Left>(left, depth);
+                rights = of_right.load::<M, Right>(right, depth);
             }
         }
-        // SAFETY: the whole warp is here, and has written both operands; it writes them again only after the second meeting.
-        unsafe {
-            warp::sync_warp(WARP);
-            M::multiply::<L, R>(&left_words, &right_words, &mut sums);
-            warp::sync_warp(WARP);
-        }
+        thread::sync_threads();
+        // SAFETY: both operands are complete, and not written before the barrier.
+        unsafe { M::multiply::<L, R>(&left_words, &right_words, &mut sums) };
+        thread::sync_threads();
     }
     sums
 }
@@ -414,7 +417,7 @@ pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
 ///
 /// # Safety
 ///
-/// The whole block makes the call, after [`product`].
+/// The whole block makes the call, after [`product`], which leaves shared memory unread.
 #[inline(always)]
 pub(crate) unsafe fn add_up(place: Place, sums: &Sums, mut take: impl FnMut(u32, u32, [f32; 8])) {
     const HALF: u32 = product_words::WARPS / 2;
@@ -424,8 +427,6 @@ pub(crate) unsafe fn add_up(place: Place, sums: &Sums, mut take: impl FnMut(u32,
     let at = |warp: u32, four: u32| {
         SharedWords::new(warp * product_words::SUMS + (four * WARP_LANES + lane) * 4)
     };
-    // The operands may still be read.
-    thread::sync_threads();
     let put = |sums: &Sums| {
         each8(|row| {
             upto8(2, |half| {

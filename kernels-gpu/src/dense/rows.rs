@@ -70,6 +70,14 @@ pub(crate) struct Uniform<S> {
     wide: bool,
 }
 
+impl<S> Uniform<S> {
+    /// The first rows only.
+    #[inline(always)]
+    pub(crate) fn before(self, rows: u64) -> Self {
+        Self { rows, ..self }
+    }
+}
+
 impl<S: Runs> Matrix for Uniform<S> {
     type Line = (*const S, bool);
     type Run = S::Run;

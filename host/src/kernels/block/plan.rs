@@ -3,7 +3,7 @@
 use kernels_gpu::args::Divisor;
 use kernels_gpu::block_args::{BlockSizes, Generator, generator};
 use kernels_gpu::{
-    BlockKernels, Kernels, MAX_WARPS, PRODUCT_COLUMNS, PRODUCT_DEPTH, WARP_LANES, camera_bytes, weights_bytes,
+    BlockKernels, Kernels, MAX_WARPS, PRODUCT_COLUMNS, WARP_LANES, camera_bytes, weights_bytes,
     weights_gradient_bytes,
 };
 
@@ -189,7 +189,7 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         let run = rows.div_ceil(BLOCKS).clamp(1, most.max(1)).min(shape.anchors().max(1));
         let all_rows = rows + camera_rows;
         let parts = all_rows.div_ceil(MIN_PART_ROWS).clamp(1, MAX_PARTS);
-        let part_rows = all_rows.div_ceil(parts).max(1).next_multiple_of(PRODUCT_DEPTH as usize);
+        let part_rows = all_rows.div_ceil(parts).max(1);
         let parts = all_rows.div_ceil(part_rows).max(1);
         let of_block = ITEM_THREADS as usize;
         let projection_parts =
