@@ -32,7 +32,7 @@ pub(crate) fn forward<T: GpuElement>(
         output: memory.uninitialised("output", output).cast(),
         scratch: memory.uninitialised("workspace", &mut scratch),
     };
-    let runner = Runner { emulator: Emulator::new(), memory: &memory };
+    let runner = Runner::new(&memory);
     // SAFETY: the slices have the sizes of the problem's shape, which are the plan's, and outlive the call.
     unsafe { kernels::forward(&runner, &plan, algorithm, arrays)? };
     runner.check_written("output")
@@ -61,7 +61,7 @@ pub(crate) fn backward<T: GpuElement>(
         grad_weights: memory.uninitialised("grad_weights", gradients.weights).cast(),
         scratch: memory.uninitialised("workspace", &mut scratch),
     };
-    let runner = Runner { emulator: Emulator::new(), memory: &memory };
+    let runner = Runner::new(&memory);
     // SAFETY: as in `forward`.
     unsafe { kernels::backward(&runner, &plan, algorithm, arrays)? };
     runner.check_written("grad_feature_maps")?;
@@ -74,14 +74,20 @@ fn table<'a>(memory: &mut Memory<'a>, plan: &'a Plan) -> *const Level {
 }
 
 /// The emulator with the buffers of one call.
-struct Runner<'a> {
+pub(crate) struct Runner<'a> {
     emulator: Emulator,
     memory: &'a Memory<'a>,
 }
 
+impl<'a> Runner<'a> {
+    pub(crate) fn new(memory: &'a Memory<'a>) -> Self {
+        Self { emulator: Emulator::new(), memory }
+    }
+}
+
 impl Runner<'_> {
     /// An error unless the kernels wrote every byte of the buffer.
-    fn check_written(&self, name: &'static str) -> Result<()> {
+    pub(crate) fn check_written(&self, name: &'static str) -> Result<()> {
         match self.memory.unwritten(name) {
             0 => Ok(()),
             bytes => Err(failed(
@@ -165,7 +171,7 @@ mod tests {
             source: memory.read_only("source", &source),
             sums: memory.uninitialised("sums", &mut sums),
         };
-        let runner = Runner { emulator: Emulator::new(), memory: &memory };
+        let runner = Runner::new(&memory);
         let launch = Launch { grid: (3, 1), threads: 32, shared_bytes: 0 };
         // SAFETY: the arrays have the sizes of the arguments.
         unsafe { runner.launch(READ_WORDS, launch, args) }.expect("no fault");

@@ -26,7 +26,7 @@ mod stream;
 
 pub use array::DeviceArray;
 pub use block::{BlockGraph, BlockOptions, BlockSession};
-pub(crate) use block::{block_backward, block_forward};
+pub(crate) use block::{block_backward, block_forward, launch_alone};
 pub use device::Device;
 pub use graph::Graph;
 pub(crate) use host_arrays::{backward, forward};

@@ -1,6 +1,6 @@
 //! The attention block in the emulator.
 
-use cuda_std::emulator::{Emulator, Memory};
+use cuda_std::emulator::Memory;
 use kernels_gpu::block_args::Dropout;
 
 use super::{Runner, table};
@@ -26,7 +26,7 @@ pub(crate) fn forward<T: GpuElement>(
     arrays.saved = memory.uninitialised("saved", &mut saved).cast();
     let output = memory.uninitialised("output", output).cast();
     let scratch = memory.uninitialised("workspace", &mut scratch);
-    let runner = Runner { emulator: Emulator::new(), memory: &memory };
+    let runner = Runner::new(&memory);
     // SAFETY: the slices have the sizes of the plan, and outlive the call.
     unsafe { block::forward(&runner, plan, &arrays, output, scratch)? };
     runner.check_written("output")?;
@@ -62,7 +62,7 @@ pub(crate) fn backward<T: GpuElement>(
         parameters: memory.uninitialised("grad_parameters", &mut gradients.parameters[..trained]),
         scratch: memory.uninitialised("workspace", &mut scratch).cast(),
     };
-    let runner = Runner { emulator: Emulator::new(), memory: &memory };
+    let runner = Runner::new(&memory);
     // SAFETY: as in `forward`.
     unsafe { block::backward(&runner, plan, &arrays, &gradients)? };
     for name in [

@@ -23,6 +23,22 @@ fn grid(rows: usize, columns: usize, parts: usize) -> (bool, [u32; 2]) {
     (paired, [down as u32, if paired { pairs } else { across } as u32])
 }
 
+/// The launch of a product of this size, and [`LinearArgs::paired`].
+pub(super) fn multiply_launch(rows: usize, columns: usize) -> (Launch, u32) {
+    let (paired, [down, across]) = grid(rows, columns, 1);
+    (launch((down, across)), paired.into())
+}
+
+/// The launch of the gradient of a weight, in this many parts, and [`LinearWeightArgs::paired`].
+pub(super) fn weigh_launch(outputs: usize, inputs: usize, parts: usize) -> (Launch, u32) {
+    let (paired, [down, across]) = grid(outputs, inputs, parts);
+    (launch((down * across, parts as u32)), paired.into())
+}
+
+fn launch(grid: (u32, u32)) -> Launch {
+    Launch { grid, threads: PRODUCT_THREADS, shared_bytes: PRODUCT_BYTES }
+}
+
 /// A product of the rows of `input` with `weight`, to `target`.
 ///
 /// # Safety
@@ -35,13 +51,9 @@ pub(super) unsafe fn multiply<K: Kernels + BlockKernels, E: Executor>(
     weight: Rows<K>,
     target: Target<K>,
 ) -> Result<()> {
-    let (paired, [down, across]) = grid(target.rows as usize, target.columns as usize, 1);
-    let launch =
-        Launch { grid: (down, across), threads: PRODUCT_THREADS, shared_bytes: PRODUCT_BYTES };
+    let (launch, paired) = multiply_launch(target.rows as usize, target.columns as usize);
     // SAFETY: the caller's promise.
-    unsafe {
-        executor.launch(kernel, launch, LinearArgs { input, weight, target, paired: paired.into() })
-    }
+    unsafe { executor.launch(kernel, launch, LinearArgs { input, weight, target, paired }) }
 }
 
 /// The gradients of the weight, and of the bias behind it, of a layer that took `input`, for each of the plan's parts of the rows.
@@ -57,12 +69,7 @@ pub(super) unsafe fn weigh<K: Kernels + BlockKernels, E: Executor>(
     weight: *mut f32,
 ) -> Result<()> {
     let (outputs, inputs) = (upstream.columns as usize, input.columns as usize);
-    let (paired, [down, across]) = grid(outputs, inputs, plan.parts);
-    let launch = Launch {
-        grid: (down * across, plan.parts as u32),
-        threads: PRODUCT_THREADS,
-        shared_bytes: PRODUCT_BYTES,
-    };
+    let (launch, paired) = weigh_launch(outputs, inputs, plan.parts);
     let kernels = plan.products();
     let kernel = if upstream.first_rows == 0 { kernels.weight_of_numbers } else { kernels.weight };
     let args = LinearWeightArgs {
@@ -74,7 +81,7 @@ pub(super) unsafe fn weigh<K: Kernels + BlockKernels, E: Executor>(
         bias: weight.wrapping_add(outputs * inputs),
         part_rows: plan.part_rows as u64,
         part_words: plan.tensors.linear_words as u64,
-        paired: paired.into(),
+        paired,
     };
     // SAFETY: the caller's promise.
     unsafe { executor.launch(kernel, launch, args) }
