@@ -2,7 +2,7 @@
 
 use deformable_aggregation::block::{
     BlockConfig, BlockInputs, BoxKeyPoints, DeformableFeatureAggregation, DropoutMasks,
-    FeatureMaps, KeyPointsConfig, Mode, PolylineKeyPoints, ResidualMode,
+    FeatureMaps, KeyPointsConfig, LinearPrecision, Mode, PolylineKeyPoints, ResidualMode,
 };
 use deformable_aggregation::{
     Algorithm, Backend, BorderRule, DType, Element, Error, FeatureLayout,
@@ -452,7 +452,34 @@ on_every_backend!(
     nan_anchors_are_not_seen,
     a_clamped_depth_has_no_gradient,
     no_embedding_is_zeros,
+    rounded_factors_are_a_choice_of_fp32_on_gpus,
 );
+
+/// `LinearPrecision::Tf32` changes last digits of fp32 calls of the GPU kernels, and nothing else.
+fn rounded_factors_are_a_choice_of_fp32_on_gpus<T: Element>(subject: &Subject) {
+    let case = smooth_case(&config(), 3).cast::<T>();
+    let subject = repeatable(subject);
+    let run = |precision| {
+        let block = case.block(&subject).with_linear_precision(precision);
+        assert_eq!(block.linear_precision(), precision);
+        case.with_inputs(MapsForm::Levels, |inputs| {
+            let (output, context) =
+                block.forward_with_context(inputs, case.mode()).expect("the case fits");
+            let gradients = context.backward(case.grad_output.view()).expect("the case fits");
+            named(&output, &gradients)
+        })
+    };
+    let (full, rounded) = (run(LinearPrecision::Full), run(LinearPrecision::Tf32));
+    match (subject.backend.name(), T::DTYPE) {
+        // Before sm_80 a GPU rounds nothing.
+        ("cuda", DType::F32) => assert_near("rounded", &rounded, &full, 1e-2),
+        ("emulator", DType::F32) => {
+            assert_near("rounded", &rounded, &full, 1e-2);
+            assert!(rounded != full, "nothing was rounded");
+        }
+        _ => assert!(rounded == full, "{subject}"),
+    }
+}
 
 /// Results of the CPU do not depend on the number of threads.
 #[test]
