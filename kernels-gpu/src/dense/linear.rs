@@ -83,7 +83,7 @@ pub(crate) unsafe fn linear_weight<T: Runs, M: Arithmetic, U: Part<T>>(args: Lin
     let across = tiles.div_ceil(1 + place.paired()).max(1);
     let part = u64::from(thread::block_idx_y());
     let out = u64::from(thread::block_idx_x() / across * PRODUCT_ROWS);
-    let first = thread::block_idx_x() % across << place.paired();
+    let first = (thread::block_idx_x() % across) << place.paired();
     let inside = |tile: u32| u64::from((first + tile) * PRODUCT_COLUMNS);
     let depths = part * args.part_rows..((part + 1) * args.part_rows).min(args.upstream.rows);
     let weight = args.weight.wrapping_add((part * args.part_words) as usize);

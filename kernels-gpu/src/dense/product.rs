@@ -374,29 +374,11 @@ pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
     let (left_words, right_words) = (place.staged::<Left>(), place.staged::<Right>());
     let step = u64::from((product_words::DEPTH * product_words::WARPS * M::DEPTHS) >> place.paired);
     let mut sums = [0.0; 64];
-    let (mut lefts, mut rights) = ([L::ZEROS; 8], [R::ZEROS; 8]);
     let Range { start: mut depth, end } = depths;
-    if depth < end {
-        // SAFETY: the caller's promise.
-        unsafe {
-            lefts = of_left.load::<M, Left>(left, depth);
-            rights = of_right.load::<M, Right>(right, depth);
-        }
-    }
-    while depth < end {
-        // SAFETY: the last reads of what was there were before the barrier.
-        unsafe {
-            of_left.put::<M, Left>(&lefts);
-            of_right.put::<M, Right>(&rights);
-        }
-        upto8(Left::RUNS, |index| {
-            let depth = depth + u64::from(of_left.words[index] * M::DEPTHS);
-            look(depth, lefts[2 * index]);
-            if M::DEPTHS == 2 {
-                look(depth + if L::ALONG_DEPTH { 4 } else { 1 }, lefts[2 * index + 1]);
-            }
-        });
-        depth += step;
+    let mut is_staged = false;
+    while is_staged || depth < end {
+        // The next step is under way while the last one is multiplied.
+        let (mut lefts, mut rights) = ([L::ZEROS; 8], [R::ZEROS; 8]);
         if depth < end {
             // SAFETY: the caller's promise.
             unsafe {
@@ -404,10 +386,28 @@ pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
                 rights = of_right.load::<M, Right>(right, depth);
             }
         }
-        thread::sync_threads();
-        // SAFETY: both operands are complete, and not written before the barrier.
-        unsafe { M::multiply::<L, R>(&left_words, &right_words, &mut sums) };
-        thread::sync_threads();
+        if is_staged {
+            thread::sync_threads();
+            // SAFETY: both operands are complete, and not written before the barrier.
+            unsafe { M::multiply::<L, R>(&left_words, &right_words, &mut sums) };
+            thread::sync_threads();
+        }
+        is_staged = depth < end;
+        if is_staged {
+            // SAFETY: the last reads of what was there were before the barrier.
+            unsafe {
+                of_left.put::<M, Left>(&lefts);
+                of_right.put::<M, Right>(&rights);
+            }
+            upto8(Left::RUNS, |index| {
+                let depth = depth + u64::from(of_left.words[index] * M::DEPTHS);
+                look(depth, lefts[2 * index]);
+                if M::DEPTHS == 2 {
+                    look(depth + if L::ALONG_DEPTH { 4 } else { 1 }, lefts[2 * index + 1]);
+                }
+            });
+        }
+        depth += step;
     }
     sums
 }
