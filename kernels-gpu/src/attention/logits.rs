@@ -62,12 +62,13 @@ impl<'a> OfAnchor<'a> {
     /// Where the logit `index` of `(L, P, G)` lies among those of all anchors.
     #[inline(always)]
     pub(crate) fn place(&self, camera: u32, index: u32) -> usize {
-        self.first + index as usize + if self.shared { 0 } else { self.of_camera(camera) }
+        self.first + (if self.shared { index } else { self.of_camera(camera, index) }) as usize
     }
 
+    /// Where that logit of a camera lies among those of all cameras.
     #[inline(always)]
-    fn of_camera(&self, camera: u32) -> usize {
-        camera as usize * self.count as usize
+    fn of_camera(&self, camera: u32, index: u32) -> u32 {
+        camera * self.count + index
     }
 
     /// What the cameras share of the logit `index`: 0 where they share nothing.
@@ -92,7 +93,7 @@ impl<'a> OfAnchor<'a> {
     #[inline(always)]
     pub(crate) unsafe fn own(&self, camera: u32, index: u32) -> f32 {
         let at = if self.shared {
-            self.cameras.wrapping_add(self.of_camera(camera) + index as usize)
+            self.cameras.wrapping_add(self.of_camera(camera, index) as usize)
         } else {
             self.logits.anchor.wrapping_add(self.place(camera, index))
         };
@@ -115,6 +116,12 @@ impl<'a> Pairs<'a> {
     #[inline(always)]
     pub(crate) fn new(logits: &'a Logits, sizes: &BlockSizes, row: u64) -> Self {
         Self { logits, row, cameras: sizes.cameras, points: sizes.points }
+    }
+
+    /// Whether there are pairs whose logits are minus infinity.
+    #[inline(always)]
+    pub(crate) fn may_hide(&self) -> bool {
+        !self.logits.hidden.is_null()
     }
 
     /// Whether the camera's logits of a point are minus infinity.

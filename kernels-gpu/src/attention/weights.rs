@@ -36,6 +36,8 @@ impl Statistics {
 /// neighbouring groups, as many times over as there is room for.
 struct Share {
     group: u32,
+    /// Number of the group among those that the block works on.
+    within: u32,
     first: u32,
     /// How many threads have each group.
     copies: u32,
@@ -49,14 +51,14 @@ impl Share {
     #[inline(always)]
     fn new(sizes: &BlockSizes, first_group: u32, place: Place) -> Self {
         let span = (sizes.groups - first_group).clamp(1, place.threads);
-        let copies = place.threads / span;
-        Self {
-            group: first_group + place.thread % span,
-            first: place.thread / span,
-            copies,
-            span,
-            live: place.thread < span * copies,
-        }
+        // All groups at once are the usual case, and by them no division is needed.
+        let ((copies, _), (first, within)) = if span == sizes.groups {
+            (sizes.by_groups.divide(place.threads), sizes.by_groups.divide(place.thread))
+        } else {
+            let divide = |number: u32| (number / span, number % span);
+            (divide(place.threads), divide(place.thread))
+        };
+        Self { group: first_group + within, within, first, copies, span, live: first < copies }
     }
 }
 
@@ -73,7 +75,8 @@ pub(crate) unsafe fn weights<T: Storage>(args: WeightsArgs<T>) {
     let sizes = &args.sizes;
     let item = u64::from(thread::block_idx_y());
     let row = item * u64::from(sizes.anchors) + u64::from(thread::block_idx_x());
-    let logits = OfAnchor::new(&args.logits, sizes, item, row, !args.logits.camera.is_null());
+    let shared = !args.logits.camera.is_null();
+    let logits = |shared| OfAnchor::new(&args.logits, sizes, item, row, shared);
     let of_pairs = Pairs::new(&args.logits, sizes, row);
     let place = Place::with_lanes(sizes.weight_lanes);
     let pairs = sizes.pairs();
@@ -86,8 +89,12 @@ pub(crate) unsafe fn weights<T: Storage>(args: WeightsArgs<T>) {
         let share = Share::new(sizes, first_group, place);
         // SAFETY: the whole block is here with the same groups.
         unsafe {
-            let Statistics { largest, sum } =
-                of_block(place, &share, of_thread(&logits, &of_pairs, sizes, &share));
+            let own = if shared {
+                of_thread(&logits(true), &of_pairs, sizes, &share)
+            } else {
+                of_thread(&logits(false), &of_pairs, sizes, &share)
+            };
+            let Statistics { largest, sum } = of_block(place, &share, own);
             if place.thread < share.span {
                 let statistics = [largest, 1.0 / sum];
                 let at = SharedWords::new(weights_words::STATISTICS + 2 * share.group);
@@ -109,7 +116,11 @@ pub(crate) unsafe fn weights<T: Storage>(args: WeightsArgs<T>) {
         unsafe {
             let seen = |pair| if pair == place.thread { own_seen } else { sees(pair) };
             let found = visible.collect(place, first, pairs, seen);
-            write_weights(&logits, &of_pairs, sizes, place, visible, found, target);
+            if shared {
+                write_weights(&logits(true), &of_pairs, sizes, place, visible, found, target);
+            } else {
+                write_weights(&logits(false), &of_pairs, sizes, place, visible, found, target);
+            }
         }
         thread::sync_threads();
         first += PAIRS_AT_A_TIME;
@@ -125,25 +136,41 @@ pub(crate) unsafe fn weights<T: Storage>(args: WeightsArgs<T>) {
 unsafe fn of_thread(logits: &OfAnchor<'_>, of_pairs: &Pairs<'_>, sizes: &BlockSizes, share: &Share) -> Statistics {
     let mut all = Statistics::NONE;
     let end = if share.live { sizes.levels * sizes.points } else { 0 };
+    let index_of = |entry: u32| entry * sizes.groups + share.group;
     let mut entry = share.first;
-    while entry < end {
-        let index = entry * sizes.groups + share.group;
-        let (_, point) = sizes.by_points.divide(entry);
+    // One step ahead: nothing of the anchor is in a cache.
+    let mut next = 0.0;
+    if entry < end {
         // SAFETY: the index exists.
-        let common = unsafe { logits.common(index) };
+        next = unsafe { logits.common(index_of(entry)) };
+    }
+    while entry < end {
+        let (index, common) = (index_of(entry), next);
+        if entry + share.copies < end {
+            // SAFETY: the index exists.
+            next = unsafe { logits.common(index_of(entry + share.copies)) };
+        }
         let mut first_camera = 0;
         while first_camera < sizes.cameras {
-            let count = (sizes.cameras - first_camera).min(CAMERAS as u32) as usize;
             let mut values = [f32::NEG_INFINITY; CAMERAS];
-            upto8(count, |slot| {
-                let camera = first_camera + slot as u32;
-                // SAFETY: camera, point and index exist.
-                unsafe {
-                    if !of_pairs.is_hidden(camera, point) {
-                        values[slot] = common + logits.own(camera, index);
-                    }
+            let exists = |slot: usize| first_camera + (slot as u32) < sizes.cameras;
+            upto8(CAMERAS, |slot| {
+                if exists(slot) {
+                    // SAFETY: camera and index exist.
+                    values[slot] =
+                        common + unsafe { logits.own(first_camera + slot as u32, index) };
                 }
             });
+            if of_pairs.may_hide() {
+                let (_, point) = sizes.by_points.divide(entry);
+                upto8(CAMERAS, |slot| {
+                    let camera = first_camera + slot as u32;
+                    // SAFETY: camera and point exist.
+                    if exists(slot) && unsafe { of_pairs.is_hidden(camera, point) } {
+                        values[slot] = f32::NEG_INFINITY;
+                    }
+                });
+            }
             let mut largest = f32::NEG_INFINITY;
             upto8(CAMERAS, |slot| largest = largest.max(values[slot]));
             let largest = all.largest.max(largest * LOG2_E);
@@ -188,7 +215,7 @@ unsafe fn of_block(place: Place, share: &Share, own: Statistics) -> Statistics {
     }
     thread::sync_threads();
     let part = |number: u32| {
-        let at = 2 * (number * step + place.thread % share.span);
+        let at = 2 * (number * step + share.within);
         // SAFETY: written before the barrier.
         unsafe {
             Statistics {
@@ -235,9 +262,12 @@ unsafe fn write_weights<T: Storage>(
         while first < found {
             let number = |slot: usize| first + slot as u32 * workers;
             let values = array4(|slot| {
+                if number(slot) >= found {
+                    return (0, 0, 0, 0.0);
+                }
                 // SAFETY: of the list; point, camera and index exist.
                 unsafe {
-                    let pair = visible.pair(number(slot).min(found - 1));
+                    let pair = visible.pair(number(slot));
                     let (point, camera) = sizes.by_cameras.divide(pair);
                     let index = of_level + point * sizes.groups;
                     let logit = logits.common(index) + logits.own(camera, index);

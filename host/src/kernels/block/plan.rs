@@ -47,8 +47,9 @@ const CHANNELS_OF_WARP: u32 = 8;
 /// Most warps of a block of the softmax's backward kernel: so many that several blocks fit a multiprocessor.
 const GRADIENT_WARPS: u32 = 8;
 
-/// Logits of an anchor for which a block that makes weights has a thread.
-const LOGITS_OF_THREAD: u32 = 2;
+/// Logits of an anchor for which a block that makes weights has a thread: what a warp does once for an anchor costs as much
+/// as some of them.
+const LOGITS_OF_THREAD: u32 = 5;
 
 /// How linear layers are multiplied out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
