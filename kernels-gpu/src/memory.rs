@@ -290,6 +290,23 @@ mod device {
         unsafe { store_f32(pointer.cast(), f32::from_bits(value)) }
     }
 
+    /// Writes two words.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 8 bytes and valid for writes of 8; no other thread touches them meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn store_pair(pointer: *mut f32, [a, b]: [f32; 2]) {
+        // SAFETY: the caller vouches for the address.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; st.global.v2.f32 [%a], {{{a}, {b}}}; }}",
+                p = in(reg64) pointer, a = in(reg32) a, b = in(reg32) b,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
     /// Writes 16 bytes.
     ///
     /// # Safety
@@ -716,6 +733,17 @@ mod host {
     pub(crate) unsafe fn store_u32(pointer: *mut u32, value: u32) {
         // SAFETY: the caller's promise is the same.
         unsafe { store_f32(pointer.cast(), f32::from_bits(value)) }
+    }
+
+    /// Writes two words.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned to 8 bytes and valid for writes of 8; no other thread touches them meanwhile.
+    pub(crate) unsafe fn store_pair(pointer: *mut f32, values: [f32; 2]) {
+        emulator::global_write(pointer.cast(), 8);
+        // SAFETY: the caller's promise, and the emulator has checked the address.
+        unsafe { pointer.cast::<[f32; 2]>().write_unaligned(values) }
     }
 
     /// Writes 16 bytes.

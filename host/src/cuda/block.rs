@@ -18,6 +18,7 @@ use crate::cuda::array::DeviceArray;
 use crate::cuda::device::Device;
 use crate::cuda::graph::Graph;
 use crate::cuda::operator::{Queue, device_pointer, device_pointer_mut};
+use crate::cuda::side::{Forked, Side};
 use crate::cuda::stream::Event;
 use crate::error::Result;
 use crate::kernels::block::{
@@ -234,6 +235,8 @@ pub struct BlockOptions {
 /// nothing is allocated after construction. Made by [`Device::block_session`].
 pub struct BlockSession<T: GpuElement> {
     device: Device,
+    /// For what runs beside the rest.
+    side: Side,
     config: BlockConfig,
     plan: BlockPlan<T::Kernel>,
     resident: Resident<T>,
@@ -271,6 +274,7 @@ impl<T: GpuElement> BlockSession<T> {
         let resident = Resident::upload(device, &plan, &slices)?;
         let gradients = Gradients::new(device, &plan, &resident)?;
         Ok(Self {
+            side: Side::new()?,
             saved: device.poisoned("saved for backward", plan.saved.bytes)?,
             workspace: device.poisoned("workspace", plan.forward_bytes)?,
             output: device.poisoned("output", grad_output.len())?,
@@ -309,7 +313,12 @@ impl<T: GpuElement> BlockSession<T> {
     /// [`Error::BackendFailed`](crate::Error::BackendFailed) if a kernel cannot be loaded or launched.
     pub fn forward(&self) -> Result<()> {
         self.device.make_current()?;
-        self.forward_with(&Queue { device: &self.device, stream: self.device.stream() })
+        self.forward_with(&self.forked())
+    }
+
+    fn forked(&self) -> Forked<'_> {
+        let queue = Queue { device: &self.device, stream: self.device.stream() };
+        Forked { queue, side: Some(&self.side) }
     }
 
     fn forward_with(&self, executor: &impl Executor) -> Result<()> {
@@ -317,7 +326,7 @@ impl<T: GpuElement> BlockSession<T> {
         let output = device_pointer_mut(self.output.pointer());
         let scratch = device_pointer_mut(self.workspace.pointer());
         // SAFETY: the session's arrays have the plan's sizes and live in the device's context. All its work goes to one
-        // stream, and freeing an array waits for it.
+        // stream, or to another that this one waits for, and freeing an array waits for it.
         unsafe { block::forward(executor, &self.plan, &arrays, output, scratch) }
     }
 
@@ -328,7 +337,7 @@ impl<T: GpuElement> BlockSession<T> {
     /// [`Error::BackendFailed`](crate::Error::BackendFailed) if a kernel cannot be loaded or launched.
     pub fn backward(&self) -> Result<()> {
         self.device.make_current()?;
-        self.backward_with(&Queue { device: &self.device, stream: self.device.stream() })
+        self.backward_with(&self.forked())
     }
 
     fn backward_with(&self, executor: &impl Executor) -> Result<()> {
@@ -366,10 +375,13 @@ impl<T: GpuElement> BlockSession<T> {
     pub fn graph(&self) -> Result<BlockGraph<'_, T>> {
         self.forward()?;
         self.backward()?;
+        // A stream of its own beside the recorded one: another thread's call may use the session's meanwhile.
+        let side = Side::new()?;
         let graph = self.device.capture(|stream| {
             let queue = Queue { device: &self.device, stream };
-            self.forward_with(&queue)?;
-            self.backward_with(&queue)
+            let forked = Forked { queue, side: Some(&side) };
+            self.forward_with(&forked)?;
+            self.backward_with(&forked)
         })?;
         Ok(BlockGraph { graph, session: self })
     }

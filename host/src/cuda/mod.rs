@@ -22,6 +22,7 @@ mod host_arrays;
 mod module;
 mod operator;
 mod session;
+mod side;
 mod stream;
 
 pub use array::DeviceArray;

@@ -69,17 +69,42 @@ impl Drop for Stream {
     }
 }
 
-/// A point in a stream's work whose time is taken.
+/// A point in a stream's work, whose time is taken or which other streams wait for.
+#[derive(Debug)]
 pub(super) struct Event {
     handle: sys::CUevent,
 }
 
+// SAFETY: the driver lets any thread use an event.
+unsafe impl Send for Event {}
+// SAFETY: as above; the driver serialises what threads do with it.
+unsafe impl Sync for Event {}
+
 impl Event {
+    /// An event whose time can be read.
     pub(super) fn new() -> Result<Self> {
+        Self::with_flags(0)
+    }
+
+    /// An event that is only waited for.
+    pub(super) fn untimed() -> Result<Self> {
+        const DISABLE_TIMING: u32 = 2;
+        Self::with_flags(DISABLE_TIMING)
+    }
+
+    fn with_flags(flags: u32) -> Result<Self> {
         let mut handle = ptr::null_mut();
         // SAFETY: the function writes one handle.
-        check("creating an event", unsafe { sys::cuEventCreate(&raw mut handle, 0) })?;
+        check("creating an event", unsafe { sys::cuEventCreate(&raw mut handle, flags) })?;
         Ok(Self { handle })
+    }
+
+    /// Lets what is put on the stream from now on wait until the event has come about.
+    pub(super) fn hold(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: both handles are live.
+        check("waiting for an event", unsafe {
+            sys::cuStreamWaitEvent(stream.handle, self.handle, 0)
+        })
     }
 
     pub(super) fn record(&self, stream: &Stream) -> Result<()> {

@@ -31,6 +31,17 @@ pub(crate) trait Executor {
     ///
     /// `array` points to that many bytes where the kernels run, until the launch is through.
     unsafe fn zero(&self, name: &'static str, array: *mut u8, bytes: usize) -> Result<()>;
+
+    /// Launches what either closure does, the one's after the other's or at the same time: neither may write what the other
+    /// reads or writes. What is launched afterwards comes after both.
+    fn together(
+        &self,
+        first: impl FnOnce(&Self) -> Result<()>,
+        second: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
+        first(self)?;
+        second(self)
+    }
 }
 
 /// The arrays of a forward call, where the kernels run.

@@ -200,8 +200,7 @@ pub(crate) unsafe fn points(args: PointsArgs) {
                     let projected = four[slot].project(place);
                     let [x, y] = four[slot].place(projected);
                     let pair = (number * u64::from(cameras) + u64::from(index)) as usize;
-                    memory::store_f32(args.locations.wrapping_add(2 * pair), x);
-                    memory::store_f32(args.locations.wrapping_add(2 * pair + 1), y);
+                    memory::store_pair(args.locations.wrapping_add(2 * pair), [x, y]);
                     seen += u32::from(sees(geometry, projected, [x, y]));
                 }
             });

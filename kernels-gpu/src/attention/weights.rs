@@ -101,8 +101,7 @@ pub(crate) unsafe fn weights<T: Storage>(args: WeightsArgs<T>) {
                 at.set(0, statistics[0].to_bits());
                 at.set(1, statistics[1].to_bits());
                 let at = 2 * (row * u64::from(sizes.groups) + u64::from(share.group)) as usize;
-                memory::store_f32(args.statistics.wrapping_add(at), statistics[0]);
-                memory::store_f32(args.statistics.wrapping_add(at + 1), statistics[1]);
+                memory::store_pair(args.statistics.wrapping_add(at), statistics);
             }
         }
         first_group += place.threads;

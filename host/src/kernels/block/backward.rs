@@ -57,11 +57,15 @@ pub(crate) unsafe fn backward<K: Kernels + BlockKernels, E: Executor>(
         }
         let upstream = call.project()?;
         call.aggregate()?;
-        call.weigh()?;
-        call.look()?;
+        executor.together(
+            |executor| Call { executor, ..call }.weigh(),
+            |executor| Call { executor, ..call }.look(),
+        )?;
         call.instances()?;
-        call.cameras()?;
-        call.parameters(&upstream)
+        executor.together(
+            |executor| Call { executor, ..call }.parameters(&upstream),
+            |executor| Call { executor, ..call }.cameras(),
+        )
     }
 }
 
@@ -192,14 +196,15 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
         }
     }
 
-    /// From the locations' gradient to those of anchors, learned offsets and, in parts, matrices.
+    /// From the locations' gradient to those of anchors, learned offsets and, in parts, matrices; and from the offsets' to what
+    /// instance features have of it.
     ///
     /// # Safety
     ///
     /// As for [`backward`].
     unsafe fn look(&self) -> Result<()> {
         let Self { executor, plan, arrays, gradients } = self;
-        let (scratch, saved) = (gradients.scratch, arrays.saved);
+        let (channels, scratch, saved) = (self.channels(), gradients.scratch, arrays.saved);
         let args = PointsGradientArgs {
             geometry: arrays.geometry(plan),
             key_points: plan.saved.key_points.at(saved),
@@ -212,8 +217,24 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
         // SAFETY: the caller's promise.
         unsafe {
             executor.launch(POINTS_GRADIENT, plan.points_gradient_launch(), args)?;
-            executor.launch(PROJECTION_GRADIENT, plan.projection_launch(), args)
+            executor.launch(PROJECTION_GRADIENT, plan.projection_launch(), args)?;
+            if plan.offsets > 0 {
+                let name = "kps_generator.learnable_fc.weight";
+                let upstream = plan.scratch.offsets.at(scratch);
+                let from_offsets = plan.scratch.from_offsets.at_mut(scratch);
+                let input = fp32_rows(upstream, plan.rows, plan.offsets);
+                let weight = arrays.weight(plan, name, plan.offsets, channels);
+                let target = fp32_target(from_offsets, plan.rows, channels);
+                products::multiply(
+                    *executor,
+                    plan.products().input_of_numbers,
+                    input,
+                    weight,
+                    target,
+                )?;
+            }
         }
+        Ok(())
     }
 
     /// The gradients of instance features and anchor embeddings, and what reaches the cameras' embeddings.
@@ -227,20 +248,6 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
         let from_offsets: *mut f32 = plan.scratch.from_offsets.at_mut(scratch);
         // SAFETY: the caller's promise.
         unsafe {
-            if plan.offsets > 0 {
-                let name = "kps_generator.learnable_fc.weight";
-                let upstream = plan.scratch.offsets.at(scratch);
-                let input = fp32_rows(upstream, plan.rows, plan.offsets);
-                let weight = arrays.weight(plan, name, plan.offsets, channels);
-                let target = fp32_target(from_offsets, plan.rows, channels);
-                products::multiply(
-                    *executor,
-                    plan.products().input_of_numbers,
-                    input,
-                    weight,
-                    target,
-                )?;
-            }
             let rows = plan.rows + plan.camera_rows;
             // The residual's gradient is the output's, or its second half.
             let residual = if plan.concatenates { channels } else { 0 };

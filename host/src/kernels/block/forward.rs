@@ -207,7 +207,10 @@ pub(crate) unsafe fn forward<K: Kernels + BlockKernels, E: Executor>(
     }
     // SAFETY: the caller's promise.
     unsafe {
-        look(executor, plan, arrays)?;
+        executor.together(
+            |executor| look(executor, plan, arrays),
+            |executor| embed(executor, plan, arrays),
+        )?;
         weigh(executor, plan, arrays)?;
         let operator = ForwardArrays {
             table: arrays.table,
@@ -258,6 +261,33 @@ unsafe fn look<K: Kernels + BlockKernels, E: Executor>(
     }
 }
 
+/// The embeddings of the cameras.
+///
+/// # Safety
+///
+/// As for [`forward`].
+unsafe fn embed<K: Kernels + BlockKernels, E: Executor>(
+    executor: &E,
+    plan: &BlockPlan<K>,
+    arrays: &BlockArrays<K>,
+) -> Result<()> {
+    if plan.camera_rows == 0 {
+        return Ok(());
+    }
+    let saved = arrays.saved;
+    let args = CameraArgs {
+        encoder: arrays.encoder(plan),
+        projections: arrays.projection_mat,
+        channels: plan.sizes.channels,
+        rectified: plan.saved.rectified.at_mut(saved),
+        middle: plan.saved.middle.at_mut(saved),
+        moments: plan.saved.moments.at_mut(saved),
+        output: plan.saved.cameras.at_mut(saved),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { executor.launch(CAMERA, plan.camera_launch(), args) }
+}
+
 /// The attention weights.
 ///
 /// # Safety
@@ -271,18 +301,6 @@ unsafe fn weigh<K: Kernels + BlockKernels, E: Executor>(
     let (channels, saved) = (plan.sizes.channels as usize, arrays.saved);
     // SAFETY: the caller's promise.
     unsafe {
-        if plan.camera_rows > 0 {
-            let args = CameraArgs {
-                encoder: arrays.encoder(plan),
-                projections: arrays.projection_mat,
-                channels: plan.sizes.channels,
-                rectified: plan.saved.rectified.at_mut(saved),
-                middle: plan.saved.middle.at_mut(saved),
-                moments: plan.saved.moments.at_mut(saved),
-                output: plan.saved.cameras.at_mut(saved),
-            };
-            executor.launch(CAMERA, plan.camera_launch(), args)?;
-        }
         let rows = plan.rows + plan.camera_rows;
         let input = arrays.embedded(plan);
         let weight = arrays.weight(plan, "weights_fc.weight", plan.logits, channels);
