@@ -40,6 +40,21 @@ impl Bound {
     }
 }
 
+impl Bound {
+    /// Fails unless a number is as near to the expected one as the bound says, where its terms are as large as `magnitude`.
+    ///
+    /// # Panics
+    ///
+    /// If it is further off, or no number.
+    pub fn assert_near(self, what: &str, actual: f64, expected: f64, magnitude: f64) {
+        let error = self.summed * magnitude + self.stored * expected.abs() + self.smallest;
+        assert!(
+            (actual - expected).abs() <= error,
+            "{what}: {actual:e} instead of {expected:e}, off by more than {error:e}"
+        );
+    }
+}
+
 /// The entry of an array that is furthest out of its bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mismatch {

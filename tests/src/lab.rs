@@ -35,7 +35,7 @@ impl Lab {
     /// A bench without arrays.
     #[must_use]
     pub fn bench(&self) -> Bench<'_> {
-        Bench { lab: self, buffers: Vec::new() }
+        Bench { lab: self, buffers: Vec::new(), has_run: false }
     }
 }
 
@@ -79,11 +79,13 @@ impl<T> Clone for Array<T> {
 
 impl<T> Copy for Array<T> {}
 
-/// Arrays for one launch of a kernel.
+/// Arrays for one launch of a kernel, or some in a row.
 #[derive(Debug)]
 pub struct Bench<'a> {
     lab: &'a Lab,
     buffers: Vec<Buffer>,
+    /// Whether a kernel has run, so that the next may read what it wrote.
+    has_run: bool,
 }
 
 #[derive(Debug)]
@@ -158,9 +160,14 @@ impl Bench<'_> {
         match self.lab {
             Lab::Emulator => {
                 let mut memory = Memory::new();
-                let addresses = self.buffers.iter_mut().map(|buffer| match buffer.is_output {
-                    true => memory.uninitialised("output", &mut buffer.words).cast(),
-                    false => memory.read_only("input", &buffer.words).cast_mut().cast(),
+                let addresses = self.buffers.iter_mut().map(|Buffer { words, is_output }| {
+                    if !*is_output {
+                        memory.read_only("input", words).cast_mut().cast()
+                    } else if self.has_run {
+                        memory.read_write("output", words).cast()
+                    } else {
+                        memory.uninitialised("output", words).cast()
+                    }
                 });
                 let args = args(&Addresses(addresses.collect()));
                 let config = LaunchConfig {
@@ -198,6 +205,7 @@ impl Bench<'_> {
                 }
             }
         }
+        self.has_run = true;
     }
 }
 

@@ -247,15 +247,6 @@ impl Setting {
     }
 }
 
-/// Fails unless the number is as near to the expected one as its bound says, where its terms are as large as `magnitude`.
-fn assert_near(what: &str, actual: f64, expected: f64, magnitude: f64, bound: Bound) {
-    let error = bound.summed * magnitude + bound.stored * expected.abs() + bound.smallest;
-    assert!(
-        (actual - expected).abs() <= error,
-        "{what}: {actual:e} instead of {expected:e}, off by more than {error:e}"
-    );
-}
-
 /// Runs the forward kernel: statistics and weights.
 fn run_weights<T: GpuElement>(lab: &Lab, case: &Case) -> (Vec<f32>, Vec<T>) {
     let (setting, sizes) = (case.setting, case.sizes());
@@ -308,7 +299,7 @@ fn weights<T: GpuElement>(lab: &Lab) {
                 let expected = softmax * case.factor(row, camera, index);
                 let actual = weights[case.place(row, camera, index)].to_f64();
                 let what = format!("{setting:?}, row {row}, camera {camera}, index {index}");
-                assert_near(&what, actual, expected, expected, setting.relative(T::DTYPE));
+                setting.relative(T::DTYPE).assert_near(&what, actual, expected, expected);
             }
         }
         let untouched = weights.iter().filter(|weight| weight.to_f64().is_nan()).count();
@@ -409,7 +400,7 @@ fn weights_gradient<T: GpuElement>(lab: &Lab) {
         let bound = setting.relative(deformable_aggregation::DType::F32);
         for (at, &[expected, magnitude]) in anchors.iter().enumerate() {
             let what = format!("{setting:?}, gradient {at} of the anchors");
-            assert_near(&what, grad_anchor[at].into(), expected, magnitude, bound);
+            bound.assert_near(&what, grad_anchor[at].into(), expected, magnitude);
         }
         if setting.embeds {
             let (of_item, runs) = (cameras * logits, setting.anchors.div_ceil(setting.run));
@@ -417,7 +408,7 @@ fn weights_gradient<T: GpuElement>(lab: &Lab) {
                 let (item, number) = (at / of_item, at % of_item);
                 let part = |run| f64::from(parts[(item * runs + run) * of_item + number]);
                 let what = format!("{setting:?}, gradient {at} of the cameras");
-                assert_near(&what, (0..runs).map(part).sum(), expected, magnitude, bound);
+                bound.assert_near(&what, (0..runs).map(part).sum(), expected, magnitude);
             }
         }
     }
