@@ -266,7 +266,7 @@ mod driver {
 
 /// Instantiates tests of kernels that are generic over the element type: `in_every_lab!(check, ...)` makes, for every function
 /// `fn check<T: GpuElement>(lab: &Lab)`, the tests `check::<lab>::<dtype>`. `in_every_lab!(fp32: check, ...)` is for kernels that
-/// know no other type.
+/// know no other type, and functions `fn check(lab: &Lab)`.
 #[macro_export]
 macro_rules! in_every_lab {
     ($($check:ident),+ $(,)?) => {
@@ -277,8 +277,15 @@ macro_rules! in_every_lab {
     };
     (fp32: $($check:ident),+ $(,)?) => {
         $(mod $check {
-            $crate::in_every_lab!(@lab $check emulator fp32 f32);
-            $crate::in_every_lab!(@lab $check cuda fp32 f32);
+            $crate::in_every_lab!(@fp32 $check emulator cuda);
+        })+
+    };
+    (@fp32 $check:ident $($lab:ident)+) => {
+        $(#[test]
+        fn $lab() {
+            if let Some(lab) = $crate::Lab::open(stringify!($lab)) {
+                super::$check(&lab);
+            }
         })+
     };
     (@lab $check:ident $lab:ident $($dtype:ident $type:ty),+) => {

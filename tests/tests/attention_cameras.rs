@@ -1,6 +1,6 @@
 //! The kernels of the camera encoder alone, against the layers in fp64 and their differences.
 
-use deformable_aggregation::{DType, GpuElement};
+use deformable_aggregation::DType;
 use deformable_aggregation_tests::{Array, Bench, Bound, Lab};
 use kernels_gpu::block_args::{CameraArgs, CameraGradientArgs, Encoder};
 use kernels_gpu::{CAMERA, CAMERA_GRADIENT, CAMERA_PARAMETERS, camera_bytes};
@@ -147,7 +147,7 @@ fn bound(setting: Setting) -> Bound {
     Bound { summed: 8.0 * bound.summed, ..bound }
 }
 
-fn embeddings<T: GpuElement>(lab: &Lab) {
+fn embeddings(lab: &Lab) {
     for (seed, setting) in settings().into_iter().enumerate() {
         let case = Case::random(setting, seed as u64);
         let output = run(lab, &case).output;
@@ -229,7 +229,7 @@ fn difference(case: &Case, row: usize, embedding: impl Fn(f64) -> Vec<f64>) -> [
     )
 }
 
-fn gradients<T: GpuElement>(lab: &Lab) {
+fn gradients(lab: &Lab) {
     for (seed, setting) in settings().into_iter().enumerate() {
         let case = Case::random(setting, 100 + seed as u64);
         let (gradients, grad_projections) = run_gradient(lab, &case);

@@ -1,6 +1,6 @@
 //! The kernels of key points and projection alone, against the formulas in fp64 and their differences.
 
-use deformable_aggregation::{DType, GpuElement};
+use deformable_aggregation::DType;
 use deformable_aggregation_tests::{Bound, Lab};
 use kernels_gpu::args::{Divisor, rule};
 use kernels_gpu::block_args::{
@@ -267,7 +267,7 @@ fn bound() -> Bound {
     Bound::new(DType::F32, DType::F32, 64)
 }
 
-fn key_points<T: GpuElement>(lab: &Lab) {
+fn key_points(lab: &Lab) {
     for (seed, setting) in settings().into_iter().enumerate() {
         let case = Case::random(setting, seed as u64);
         let (key_points, locations, hidden) = case.run(lab);
@@ -316,7 +316,7 @@ fn slope(place: impl Fn(f64) -> [Sum; 2]) -> [f64; 2] {
     [0, 1].map(|axis| (after[axis][0] - before[axis][0]) / (2.0 * STEP))
 }
 
-fn gradients<T: GpuElement>(lab: &Lab) {
+fn gradients(lab: &Lab) {
     for (seed, setting) in settings().into_iter().enumerate() {
         let mut case = Case::random(setting, 100 + seed as u64);
         let (key_points, locations, _) = case.run(lab);
