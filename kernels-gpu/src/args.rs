@@ -3,6 +3,8 @@
 //! Every kernel takes one of these by value. Pointers are device addresses on the GPU and ordinary
 //! addresses in the emulator. All arrays are row-major with the layouts the structures state.
 
+use crate::limits::WindowSizes;
+
 /// IEEE half precision as it lies in memory.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +185,8 @@ pub struct Sizes {
     pub by_cameras: Divisor,
     /// `levels`, to divide by.
     pub by_levels: Divisor,
+    /// `groups`, to divide by.
+    pub by_groups: Divisor,
     /// Channels of a group, to divide by.
     pub by_group: Divisor,
 }
@@ -253,8 +257,8 @@ pub struct BackwardArgs<T, W = T> {
     pub grids: *const MapGrid,
     /// What to leave for the gather. The kernels that add to `grad_features` do not look at it.
     pub marks: Marks,
-    /// Distinct rows a block holds at a time, at least four. The naive kernels do not look at it.
-    pub window: u32,
+    /// What a block holds at a time. The naive kernels do not look at it.
+    pub window: WindowSizes,
 }
 
 // SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.

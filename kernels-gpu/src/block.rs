@@ -84,20 +84,21 @@ impl Place {
         }
     }
 
-    /// Of threads that are `chosen`, how many there are in the warps before the calling one and lower lanes of it, and
-    /// how many in the block.
+    /// The places of what the threads have `chosen` in the order of threads, and of each thread's own, and how many there
+    /// are in the block.
     ///
     /// # Safety
     ///
     /// The whole block makes the call, and is done with the counts of the call before: a barrier has passed since.
     #[inline(always)]
-    pub(crate) unsafe fn rank(&self, chosen: bool) -> (u32, u32) {
+    pub(crate) unsafe fn rank<const N: usize>(&self, chosen: [bool; N]) -> ([u32; N], u32) {
         let counts = SharedWords::new(window_words::COUNTS);
         // SAFETY: all lanes of the warp are here.
-        let ballot = unsafe { warp::warp_vote_ballot(WARP, chosen) };
+        let ballots = chosen.map(|one| unsafe { warp::warp_vote_ballot(WARP, one) });
         if self.warp_lane == 0 {
+            let count = ballots.iter().map(|ballot| ballot.count_ones()).sum();
             // SAFETY: the warp's own word.
-            unsafe { counts.set(self.warp, ballot.count_ones()) };
+            unsafe { counts.set(self.warp, count) };
         }
         thread::sync_threads();
         // Lane `i` has the count of warp `i`, and after the loop those of the warps up to it.
@@ -107,7 +108,7 @@ impl Place {
             upto = unsafe { counts.get(self.warp_lane) };
         }
         let mut distance = 1;
-        while distance < WARP_LANES {
+        while distance < self.warps {
             // SAFETY: all lanes of the warp are here.
             let (below, _) = unsafe { warp::warp_shuffle_up(WARP, upto, distance, WARP_LANES) };
             upto += if self.warp_lane >= distance { below } else { 0 };
@@ -117,10 +118,17 @@ impl Place {
         let (before, total) = unsafe {
             (
                 warp::warp_shuffle_idx(WARP, upto, self.warp.wrapping_sub(1) % WARP_LANES, WARP_LANES).0,
-                warp::warp_shuffle_idx(WARP, upto, WARP_LANES - 1, WARP_LANES).0,
+                warp::warp_shuffle_idx(WARP, upto, self.warps - 1, WARP_LANES).0,
             )
         };
         let before = if self.warp == 0 { 0 } else { before };
-        (before + (ballot & ((1 << self.warp_lane) - 1)).count_ones(), total)
+        let lower = (1 << self.warp_lane) - 1;
+        let mut rank = before + ballots.iter().map(|ballot| (ballot & lower).count_ones()).sum::<u32>();
+        let ranks = chosen.map(|one| {
+            let own = rank;
+            rank += u32::from(one);
+            own
+        });
+        (ranks, total)
     }
 }

@@ -41,7 +41,7 @@ macro_rules! kernel_modules {
     };
 }
 kernel_modules!(
-    backward, block, channels, forward, gather, marks, memory, naive, read, round, rows, sample,
+    backward, block, channels, forward, gather, group_sums, marks, memory, naive, read, round, rows, sample,
     storage, unroll, visible
 );
 kernel_modules!(attention, dense);
@@ -55,7 +55,7 @@ pub use block_entry::{
 pub use entry::{Entry, Kernels, READ_WORDS};
 pub use limits::{
     CHANNELS_PER_LANE, MAX_GROUPS, MAX_MARKS, MAX_WARPS, POINTS_PER_UNIT, PRODUCT_BYTES,
-    PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TILE_SIDE, WARP_LANES, backward_shared_bytes,
-    camera_bytes, forward_shared_bytes, gather_shared_bytes, rows_at_a_time, weights_bytes,
+    PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TILE_SIDE, WARP_LANES, WindowSizes,
+    backward_shared_bytes, camera_bytes, forward_shared_bytes, gather_shared_bytes, weights_bytes,
     weights_gradient_bytes,
 };

@@ -16,18 +16,21 @@ pub(crate) const PAIRS_AT_A_TIME: u32 = 512;
 pub(crate) const SAMPLE_WORDS: u32 = 8;
 
 /// Most distinct rows a block holds at a time.
-pub(crate) const MAX_ROWS: u32 = 384;
+pub(crate) const MAX_ROWS: u32 = 256;
 
 /// Slots of the lookup of rows, a power of two, more than rows.
 pub(crate) const LOOKUP_SLOTS: u32 = 512;
 
 const _: () = assert!(LOOKUP_SLOTS.is_power_of_two() && LOOKUP_SLOTS > MAX_ROWS);
 
-/// Most samples of a round.
-const MAX_SAMPLES: u32 = 64;
+/// Most samples a block holds at a time.
+pub(crate) const MAX_SAMPLES: u32 = 128;
 
 /// Words that the table of rows by groups may take when there are many groups.
 const TABLE_WORDS: u32 = 5632;
+
+/// Words that the weights of samples may take when there are many groups.
+const WEIGHT_WORDS: u32 = 2048;
 
 /// Most groups a block can hold: a sample has four rows.
 pub const MAX_GROUPS: u32 = TABLE_WORDS / 4 - 1;
@@ -41,44 +44,65 @@ pub const POINTS_PER_UNIT: u32 = 32;
 /// Most marks of a tile, a multiple of 32.
 pub const MAX_MARKS: u32 = 1024;
 
-/// Distinct rows that a block works on at a time, for so many groups.
-pub const fn rows_at_a_time(groups: u32) -> u32 {
-    let fitting = TABLE_WORDS / window_words::stride(groups);
-    if fitting < MAX_ROWS { fitting } else { MAX_ROWS }
+/// What a block of the backward kernels holds at a time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowSizes {
+    /// Distinct rows, at least four.
+    pub rows: u32,
+    /// Samples, at least one.
+    pub samples: u32,
+}
+
+impl WindowSizes {
+    /// As many as there is room for with so many groups, up to [`MAX_GROUPS`].
+    pub const fn new(groups: u32) -> Self {
+        let rows = TABLE_WORDS / window_words::stride(groups);
+        let samples = WEIGHT_WORDS / if groups == 0 { 1 } else { groups };
+        Self {
+            rows: if rows < MAX_ROWS { rows } else { MAX_ROWS },
+            samples: if samples == 0 {
+                1
+            } else if samples < MAX_SAMPLES {
+                samples
+            } else {
+                MAX_SAMPLES
+            },
+        }
+    }
 }
 
 /// Shared memory of a block that works on distinct rows, in 32-bit words, and where its parts begin.
 pub(crate) mod window_words {
     use super::{
         CHANNELS_PER_LANE, LOOKUP_SLOTS, MAX_ROWS, MAX_SAMPLES, MAX_WARPS, PAIRS_AT_A_TIME,
-        WARP_LANES,
+        WARP_LANES, WindowSizes,
     };
 
     /// What each warp has counted.
     pub(crate) const COUNTS: u32 = 0;
     /// The visible pairs.
     pub(crate) const VISIBLE: u32 = COUNTS + MAX_WARPS;
-    /// Gradients of the locations of the visible pairs.
-    pub(crate) const LOCATIONS: u32 = VISIBLE + PAIRS_AT_A_TIME;
     /// Lookup of rows.
-    pub(crate) const KEYS: u32 = LOCATIONS + 2 * PAIRS_AT_A_TIME;
+    pub(crate) const KEYS: u32 = VISIBLE + PAIRS_AT_A_TIME;
     /// Lookup of rows.
     pub(crate) const VALUES: u32 = KEYS + LOOKUP_SLOTS;
     /// The rows by number.
     pub(crate) const ROWS: u32 = VALUES + LOOKUP_SLOTS;
-    /// Slots of the round's corners.
-    pub(crate) const SLOTS: u32 = ROWS + MAX_ROWS;
-    /// Coefficients of the round's corners.
-    pub(crate) const COEFFICIENTS: u32 = SLOTS + 4 * MAX_SAMPLES;
-    /// Maps of the round's samples.
+    /// Places of the samples' corners in the table.
+    pub(crate) const PLACES: u32 = ROWS + MAX_ROWS;
+    /// Coefficients of the samples' corners.
+    pub(crate) const COEFFICIENTS: u32 = PLACES + 4 * MAX_SAMPLES;
+    /// Maps of the samples.
     pub(crate) const MAPS: u32 = COEFFICIENTS + 4 * MAX_SAMPLES;
-    /// Derivatives by the locations of the round's samples.
+    /// Derivatives by the locations of the samples.
     pub(crate) const SLOPES: u32 = MAPS + MAX_SAMPLES;
-    /// Weights of the round's samples; behind them the table.
+    /// Weights of the samples; behind them the table.
     pub(crate) const WEIGHTS: u32 = SLOPES + 2 * MAX_SAMPLES;
-    /// Samples of a full round, of which the weights are staged.
-    pub(crate) const fn samples(rows: u32) -> u32 {
-        if rows / 4 < MAX_SAMPLES { rows / 4 } else { MAX_SAMPLES }
+
+    /// The first word of the table.
+    pub(crate) const fn table(sizes: WindowSizes, groups: u32) -> u32 {
+        WEIGHTS + sizes.samples * groups
     }
 
     /// Words of a row of the table: odd, so that the rows of neighbouring lanes lie in different banks.
@@ -87,18 +111,18 @@ pub(crate) mod window_words {
     }
 
     /// The first word behind the table.
-    pub(crate) const fn end(rows: u32, groups: u32) -> u32 {
-        WEIGHTS + samples(rows) * groups + rows * stride(groups)
+    pub(crate) const fn end(sizes: WindowSizes, groups: u32) -> u32 {
+        table(sizes, groups) + sizes.rows * stride(groups)
     }
 
     /// Words of a warp's products, or of its sums.
     pub(crate) const PER_WARP: u32 = WARP_LANES * CHANNELS_PER_LANE;
 }
 
-/// Bytes of dynamic shared memory that a block of `warps` warps of the backward kernels needs, which holds `rows`
-/// distinct rows for `groups` groups.
-pub const fn backward_shared_bytes(warps: u32, rows: u32, groups: u32) -> u32 {
-    4 * (window_words::end(rows, groups) + warps * window_words::PER_WARP)
+/// Bytes of dynamic shared memory that a block of the backward kernels needs, which holds so much for `groups` groups.
+/// `scratch_warps` warps have room for their products besides; the wide kernels need none.
+pub const fn backward_shared_bytes(sizes: WindowSizes, groups: u32, scratch_warps: u32) -> u32 {
+    4 * (window_words::end(sizes, groups) + scratch_warps * window_words::PER_WARP)
 }
 
 /// Shared memory of a block of the forward kernels, in 32-bit words, and where its parts begin. Counts and visible pairs

@@ -7,7 +7,7 @@
 use crate::args::{BackwardArgs, MapGrid, Marks};
 use crate::limits::TILE_SIDE;
 use crate::memory;
-use crate::rows::Corner;
+use crate::rows::Sample;
 
 /// The numbering of a map, from the table.
 ///
@@ -30,26 +30,32 @@ impl Marks {
     }
 }
 
-/// Marks the tile of a corner, unless another corner of the sample is in the same tile and does.
+/// Marks the tile of a sample's corner, unless another corner of the sample is in the same tile and does.
 ///
 /// # Safety
 ///
 /// The corner is on its map, the pair the anchor's; `args` is valid as it says.
 #[inline(always)]
-pub(crate) unsafe fn set<T>(args: &BackwardArgs<T>, item: usize, anchor: u32, corner: &Corner) {
+pub(crate) unsafe fn set<T>(
+    args: &BackwardArgs<T>,
+    item: usize,
+    anchor: u32,
+    sample: &Sample,
+    corner: u32,
+) {
     let sizes = &args.sizes;
-    let (column, row) = corner.pixel();
+    let [column, row] = sample.corners.pixel(corner);
     // A right corner in an odd column has its left one in the same tile, and so on.
-    let has_left = corner.which & 1 != 0 && column % TILE_SIDE != 0;
-    let has_upper = corner.which & 2 != 0 && row % TILE_SIDE != 0;
+    let has_left = corner & 1 != 0 && column % TILE_SIDE != 0;
+    let has_upper = corner & 2 != 0 && row % TILE_SIDE != 0;
     if has_left || has_upper {
         return;
     }
     // SAFETY: the table has a row per map, the marks a word for every unit of points.
     unsafe {
-        let grid = load_grid(args.grids.add(corner.map as usize));
+        let grid = load_grid(args.grids.add(sample.map as usize));
         let tile = grid.first_tile + row / TILE_SIDE * grid.tiles_across + column / TILE_SIDE;
-        let point = anchor * sizes.points + sizes.by_cameras.quotient(corner.pair);
+        let point = anchor * sizes.points + sizes.by_cameras.quotient(sample.pair);
         let mark = point >> args.marks.mark_shift;
         let word = args.marks.of_tile(item, tile).wrapping_add((mark / 32) as usize);
         memory::set_bits(word, 1 << (mark % 32));

@@ -6,17 +6,17 @@
 //! multiplying it with all channels. What is left per sample are a few numbers per weight group, in a [`Table`] of
 //! distinct rows by groups.
 //!
-//! Samples come in *rounds*, a thread for each corner. Rounds add to the same *window* of rows until it is full.
+//! Samples come in *rounds*, a thread for each. Rounds add to the same *window* of samples and rows until it is full.
 //! Rows are numbered in the order in which samples and corners first name them, which does not depend on how the
 //! threads race for slots: everything that follows is the same bit for bit in every run.
 
 use crate::args::{Level, Sizes};
 use crate::block::{Place, WARP};
-use crate::limits::{LOOKUP_SLOTS, WARP_LANES, window_words as words};
+use crate::limits::{LOOKUP_SLOTS, WARP_LANES, WindowSizes, window_words as words};
 use crate::memory::{self, SharedWords};
 use crate::sample::Corners;
 use crate::storage::Storage;
-use crate::unroll::array4;
+use crate::unroll::{array4, each4};
 use crate::visible::Visible;
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
@@ -25,14 +25,17 @@ use cuda_std::{thread, warp};
 /// Key of a slot that no row has; greater than every row.
 const EMPTY: u32 = u32::MAX;
 
-/// Slot of a corner that is off the map, or of a sample that does not count.
+/// Slot, and place, of a corner that is off the map, or of a sample that does not count.
 const ABSENT: u32 = u32::MAX;
 
-/// Values of the lookup from here on are not a row's number yet, but this plus the corner that named it first.
+/// Values of the lookup from here on are not a row's place yet, but this plus the corner that named it first.
 const UNNUMBERED: u32 = 1 << 16;
 
-/// Bit of a corner's slot: the corner is the first that named its row.
+/// Bit of a corner's place: the corner is the first that named its row.
 const FIRST: u32 = 1 << 31;
+
+/// Fewest samples for which a window that has some takes another round, if there are as many.
+const WORTH_A_ROUND: u32 = 16;
 
 /// Reads a map of the `(N, L)` table.
 ///
@@ -46,50 +49,22 @@ pub(crate) unsafe fn load_map(map: *const Level) -> Level {
     Level { start, height, width, reserved }
 }
 
-/// Where the weights of an anchor come from.
-pub(crate) trait Weights: Copy {
-    /// The weight of a sample for a group.
-    ///
-    /// # Safety
-    ///
-    /// The pair, the level and the group exist.
-    unsafe fn load(&self, pair: u32, level: u32, group: u32) -> f32;
-}
-
-/// The weights of an anchor as they lie in memory, `(P, N, L, G)`.
+/// The samples of one anchor: those of its visible pairs, each of which has one on every level.
 #[derive(Clone, Copy)]
-pub(crate) struct Stored<T> {
-    pub(crate) start: *const T,
-    pub(crate) levels: u32,
-    pub(crate) groups: u32,
-}
-
-impl<T: Storage> Weights for Stored<T> {
-    #[inline(always)]
-    unsafe fn load(&self, pair: u32, level: u32, group: u32) -> f32 {
-        let at = (pair * self.levels + level) * self.groups + group;
-        // SAFETY: the caller's promise.
-        unsafe { T::load(self.start.wrapping_add(at as usize)) }
-    }
-}
-
-/// The samples of one anchor and how to look at them.
-#[derive(Clone, Copy)]
-pub(crate) struct Samples<W> {
+pub(crate) struct Samples<T> {
     /// `(N, L)` maps.
     pub(crate) maps: *const Level,
     /// The anchor's locations, `(P, N, 2)`.
     pub(crate) locations: *const f32,
-    /// The anchor's weights.
-    pub(crate) weights: W,
-    /// The visible pairs of which the samples are; each has one on every level.
+    /// The anchor's weights, `(P, N, L, G)`.
+    pub(crate) weights: *const T,
+    /// The visible pairs.
     pub(crate) visible: Visible,
 }
 
-/// Some of an anchor's samples, each corner of which has a thread: those from `first` on among the visible pairs
-/// times the levels.
+/// A run of an anchor's samples, by their numbers: visible pairs times levels.
 #[derive(Clone, Copy)]
-pub(crate) struct Round {
+pub(crate) struct Run {
     pub(crate) first: u32,
     pub(crate) count: u32,
 }
@@ -101,7 +76,15 @@ pub(crate) struct Named {
     pub(crate) level: u32,
 }
 
-impl<W: Weights> Samples<W> {
+/// A sample and its corners.
+#[derive(Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) pair: u32,
+    pub(crate) map: u32,
+    pub(crate) corners: Corners,
+}
+
+impl<T: Storage> Samples<T> {
     /// The pair and level of the sample of this number.
     ///
     /// # Safety
@@ -114,112 +97,93 @@ impl<W: Weights> Samples<W> {
         Named { pair: unsafe { self.visible.pair(pair) }, level }
     }
 
-    /// The corner of a sample with which the thread is concerned.
+    /// The sample of this number.
     ///
     /// # Safety
     ///
-    /// As for [`name`](Self::name).
+    /// As for [`name`](Self::name); the pointers are valid as they say.
     #[inline(always)]
-    pub(crate) unsafe fn corner(&self, sizes: &Sizes, number: u32, which: u32) -> Corner {
+    unsafe fn sample(&self, sizes: &Sizes, number: u32) -> Sample {
         // SAFETY: the caller's promise; the pair is one of the anchor's.
         unsafe {
             let Named { pair, level } = self.name(sizes, number);
             let [x, y] = memory::load_pair(self.locations.add(2 * pair as usize));
             let map = sizes.by_cameras.divide(pair).1 * sizes.levels + level;
             let corners = Corners::new(x, y, load_map(self.maps.add(map as usize)), sizes.rule);
-            Corner { pair, map, which, corners }
+            Sample { pair, map, corners }
         }
     }
 }
 
-/// One corner of a sample.
-#[derive(Clone, Copy)]
-pub(crate) struct Corner {
-    pub(crate) pair: u32,
-    pub(crate) map: u32,
-    pub(crate) which: u32,
-    pub(crate) corners: Corners,
-}
-
-impl Corner {
-    /// Column and row of the corner's pixel; meaningful when it is on the map.
-    #[inline(always)]
-    pub(crate) fn pixel(&self) -> (u32, u32) {
-        let (right, below) = ((self.which & 1) as i32, (self.which >> 1) as i32);
-        ((self.corners.column + right) as u32, (self.corners.line + below) as u32)
-    }
-}
-
-/// The rows a block works on at a time, in shared memory: see the module.
+/// The samples and rows a block works on at a time, in shared memory: see the module.
 #[derive(Clone, Copy)]
 pub(crate) struct Window {
-    /// Most rows it holds.
-    pub(crate) capacity: u32,
+    /// Most it holds.
+    sizes: WindowSizes,
     /// Weight groups.
     groups: u32,
-    /// Lanes that stage or combine the groups of one sample, a power of two.
-    group_lanes: u32,
     keys: SharedWords,
     values: SharedWords,
     rows: SharedWords,
-    slots: SharedWords,
+    places: SharedWords,
     coefficients: SharedWords,
     maps: SharedWords,
     weights: SharedWords,
 }
 
+/// The slots of a thread's sample's corners in the lookup, before they are numbered.
+#[derive(Clone, Copy)]
+pub(crate) struct Slots([u32; 4]);
+
 impl Window {
     /// The window of a block, for so many weight groups.
     #[inline(always)]
-    pub(crate) fn new(capacity: u32, groups: u32) -> Self {
+    pub(crate) fn new(sizes: WindowSizes, groups: u32) -> Self {
         Self {
-            capacity,
+            sizes,
             groups,
-            group_lanes: groups.next_power_of_two().min(WARP_LANES),
             keys: SharedWords::new(words::KEYS),
             values: SharedWords::new(words::VALUES),
             rows: SharedWords::new(words::ROWS),
-            slots: SharedWords::new(words::SLOTS),
+            places: SharedWords::new(words::PLACES),
             coefficients: SharedWords::new(words::COEFFICIENTS),
             maps: SharedWords::new(words::MAPS),
             weights: SharedWords::new(words::WEIGHTS),
         }
     }
 
-    /// Where the block's table lies: behind the staged weights.
+    /// The block's table: behind the weights.
     #[inline(always)]
     pub(crate) fn table(&self) -> Table {
-        let base = words::WEIGHTS + words::samples(self.capacity) * self.groups;
-        Table { words: SharedWords::new(base), stride: self.stride() }
-    }
-
-    #[inline(always)]
-    fn stride(&self) -> u32 {
-        words::stride(self.groups)
-    }
-
-    /// Samples in a full round.
-    #[inline(always)]
-    pub(crate) fn samples_of_round(&self, place: Place) -> u32 {
-        (self.capacity / 4).min(place.threads / 4)
+        let words = SharedWords::new(words::table(self.sizes, self.groups));
+        Table { words, stride: words::stride(self.groups) }
     }
 
     /// Forgets all rows. Complete after the block's next barrier.
     ///
     /// # Safety
     ///
-    /// The whole block makes the call, and nobody uses the window until the barrier.
+    /// The whole block makes the call, and nobody uses the lookup until the barrier.
     #[inline(always)]
     pub(crate) unsafe fn clear(&self, place: Place) {
-        let mut slot = place.thread;
+        let mut slot = place.thread * 4;
         while slot < LOOKUP_SLOTS {
             // SAFETY: one thread per slot.
             unsafe {
-                self.keys.set(slot, EMPTY);
-                self.values.set(slot, UNNUMBERED | (UNNUMBERED - 1));
+                self.keys.set4(slot, [EMPTY; 4]);
+                self.values.set4(slot, [UNNUMBERED | (UNNUMBERED - 1); 4]);
             }
-            slot += place.threads;
+            slot += place.threads * 4;
         }
+    }
+
+    /// How many of `left` samples the next round takes, when the window has so many samples and knows so many rows; 0
+    /// when it is full. An empty window takes at least one.
+    #[inline(always)]
+    pub(crate) fn round(&self, place: Place, samples: u32, known: u32, left: u32) -> u32 {
+        let room = ((self.sizes.rows - known) / 4).min(self.sizes.samples - samples);
+        let count = room.min(place.threads).min(left);
+        if samples > 0 && count < left.min(WORTH_A_ROUND) { 0 } else { count }
     }
 
     /// The slot of a row, which takes a free one if it has none yet.
@@ -241,146 +205,174 @@ impl Window {
         }
     }
 
-    /// Looks up the thread's corner and stages it; `sight` is told each corner that is on its map. Complete after the
-    /// block's next barrier.
+    /// Stages the thread's sample of a round, behind the `staged` ones the window has, and looks its rows up; `sight` is
+    /// told the sample and each corner of it that is on its map. Complete after the block's next barrier.
     ///
     /// # Safety
     ///
-    /// The whole block makes the call with the same round, which has no more samples than
-    /// [`samples_of_round`](Self::samples_of_round); the window has room for four rows each.
+    /// The whole block makes the call with the same round, for which the window has room.
     #[inline(always)]
-    pub(crate) unsafe fn stage_corners<W: Weights>(
+    pub(crate) unsafe fn stage<T: Storage>(
         &self,
         sizes: &Sizes,
         place: Place,
-        samples: &Samples<W>,
-        round: Round,
-        sight: impl Fn(&Corner),
-    ) {
-        let (sample, which) = (place.thread / 4, place.thread % 4);
-        if sample >= round.count {
-            return;
-        }
-        // SAFETY: the sample is one of the round's; its words are this thread's.
-        unsafe {
-            let corner = samples.corner(sizes, round.first + sample, which);
-            let mut slot = ABSENT;
-            if corner.corners.has(which) {
-                slot = self.slot(corner.corners.row_of(which));
-                self.values.lower(slot, UNNUMBERED + place.thread);
-                sight(&corner);
-            }
-            self.slots.set(place.thread, slot);
-            let coefficient = corner.corners.coefficient(which);
-            self.coefficients.set(place.thread, coefficient.to_bits());
-            if which == 0 {
-                self.maps.set(sample, corner.map);
-            }
-        }
-    }
-
-    /// Stages the weights of the round's samples. Complete after the block's next barrier.
-    ///
-    /// # Safety
-    ///
-    /// As for [`stage_corners`](Self::stage_corners).
-    #[inline(always)]
-    pub(crate) unsafe fn stage_weights<W: Weights>(
-        &self,
-        sizes: &Sizes,
-        place: Place,
-        samples: &Samples<W>,
-        round: Round,
-    ) {
-        let shift = self.group_lanes.trailing_zeros();
-        let mut sample = place.thread >> shift;
-        while sample < round.count {
-            // SAFETY: the sample is one of the round's, the group exists; one thread per word.
+        samples: &Samples<T>,
+        round: Run,
+        staged: u32,
+        sight: impl Fn(&Sample, u32),
+    ) -> Slots {
+        let mut slots = [ABSENT; 4];
+        if place.thread < round.count {
+            // SAFETY: the sample is one of the round's; its words are this thread's.
             unsafe {
-                let Named { pair, level } = samples.name(sizes, round.first + sample);
-                let mut group = place.thread & (self.group_lanes - 1);
-                while group < self.groups {
-                    let weight = samples.weights.load(pair, level, group);
-                    self.weights.set(sample * self.groups + group, weight.to_bits());
-                    group += self.group_lanes;
-                }
+                let sample = samples.sample(sizes, round.first + place.thread);
+                each4(|which| {
+                    let corner = which as u32;
+                    if sample.corners.has(corner) {
+                        let slot = self.slot(sample.corners.row_of(corner));
+                        self.values.lower(slot, UNNUMBERED + place.thread * 4 + corner);
+                        slots[which] = slot;
+                        sight(&sample, corner);
+                    }
+                });
+                let at = staged + place.thread;
+                self.coefficients.set4(4 * at, sample.corners.coefficients().map(f32::to_bits));
+                self.maps.set(at, sample.map);
             }
-            sample += place.threads >> shift;
         }
+        Slots(slots)
     }
 
     /// Numbers the rows that the round was the first to name, behind the `known` ones, and returns how many are known
-    /// then.
+    /// then. Complete on return.
     ///
     /// # Safety
     ///
-    /// The whole block makes the call, after a barrier behind [`stage_corners`](Self::stage_corners).
+    /// The whole block makes the call, after a barrier behind [`stage`](Self::stage), with what that returned.
     #[inline(always)]
-    pub(crate) unsafe fn number(&self, place: Place, round: Round, known: u32) -> u32 {
-        let staged = place.thread < 4 * round.count;
-        // SAFETY: words of this thread's corner.
-        let slot = if staged { unsafe { self.slots.get(place.thread) } } else { ABSENT };
-        let first = slot != ABSENT
-            // SAFETY: the slot is the corner's row's.
-            && unsafe { self.values.get(slot) } == UNNUMBERED + place.thread;
+    pub(crate) unsafe fn number(
+        &self,
+        place: Place,
+        round: Run,
+        staged: u32,
+        Slots(slots): Slots,
+        known: u32,
+    ) -> u32 {
+        let table = self.table();
+        let first = array4(|which| {
+            slots[which] != ABSENT
+                // SAFETY: the slot is the corner's row's.
+                && unsafe { self.values.get(slots[which]) } == UNNUMBERED + place.thread * 4 + which as u32
+        });
         // SAFETY: the whole block is here; barriers have passed since the counts were read.
-        let (rank, found) = unsafe { place.rank(first) };
-        if first {
-            let number = known + rank;
-            // SAFETY: the first corner of a row is one thread's; numbers are distinct and below the capacity.
-            unsafe {
-                self.rows.set(number, self.keys.get(slot));
-                self.values.set(slot, number * self.stride());
-                self.slots.set(place.thread, slot | FIRST);
+        let (ranks, found) = unsafe { place.rank(first) };
+        each4(|which| {
+            if first[which] {
+                let number = known + ranks[which];
+                // SAFETY: the first corner of a row is one thread's; numbers are distinct and below the capacity.
+                unsafe {
+                    self.rows.set(number, self.keys.get(slots[which]));
+                    self.values.set(slots[which], number * table.stride);
+                }
             }
+        });
+        thread::sync_threads();
+        if place.thread < round.count {
+            let places = array4(|which| {
+                if slots[which] == ABSENT {
+                    return ABSENT;
+                }
+                // SAFETY: the row is numbered.
+                let place = unsafe { self.values.get(slots[which]) };
+                if first[which] { place | FIRST } else { place }
+            });
+            // SAFETY: words of the thread's sample.
+            unsafe { self.places.set4(4 * (staged + place.thread), places) };
         }
         thread::sync_threads();
         known + found
     }
 
-    /// The place in the table of the rows of a sample's four corners; nothing for those off the map.
+    /// Stages the weights of the window's samples. Complete after the block's next barrier.
     ///
     /// # Safety
     ///
-    /// The sample is one of the round's, whose rows are numbered.
+    /// The whole block makes the call; the run is the window's samples.
+    #[inline(always)]
+    pub(crate) unsafe fn stage_weights<T: Storage>(
+        &self,
+        sizes: &Sizes,
+        place: Place,
+        samples: &Samples<T>,
+        run: Run,
+    ) {
+        let end = run.count * self.groups;
+        let mut first = place.thread;
+        while first < end {
+            // Four loads on their way at a time.
+            let weights = array4(|index| {
+                let word = first + index as u32 * place.threads;
+                if word >= end {
+                    return 0.0;
+                }
+                let (sample, group) = sizes.by_groups.divide(word);
+                // SAFETY: the sample is one of the window's, the group exists.
+                unsafe {
+                    let Named { pair, level } = samples.name(sizes, run.first + sample);
+                    let at = (pair * sizes.levels + level) * self.groups + group;
+                    T::load(samples.weights.wrapping_add(at as usize))
+                }
+            });
+            each4(|index| {
+                let word = first + index as u32 * place.threads;
+                if word < end {
+                    // SAFETY: one thread per word.
+                    unsafe { self.weights.set(word, weights[index].to_bits()) };
+                }
+            });
+            first += 4 * place.threads;
+        }
+    }
+
+    /// The places in the table of the rows of a sample's four corners; nothing for those off the map.
+    ///
+    /// # Safety
+    ///
+    /// The sample is one of the window's.
     #[inline(always)]
     pub(crate) unsafe fn places(&self, sample: u32) -> [Option<RowPlace>; 4] {
-        array4(|which| {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let slot = self.slots.get(sample * 4 + which as u32);
-                (slot != ABSENT).then(|| RowPlace(self.values.get(slot & !FIRST)))
-            }
-        })
-    }
-
-    /// A staged corner's bilinear coefficient.
-    ///
-    /// # Safety
-    ///
-    /// The corner is one of the round's, after a barrier.
-    #[inline(always)]
-    pub(crate) unsafe fn coefficient(&self, sample: u32, which: u32) -> f32 {
         // SAFETY: the caller's promise.
-        f32::from_bits(unsafe { self.coefficients.get(sample * 4 + which) })
+        let places = unsafe { self.places.get4(4 * sample) };
+        places.map(|place| (place != ABSENT).then_some(RowPlace(place & !FIRST)))
     }
 
-    /// A staged weight, by its group.
+    /// The bilinear coefficients of a sample's corners.
     ///
     /// # Safety
     ///
-    /// The sample is one of the round's, after a barrier behind [`stage_weights`](Self::stage_weights).
+    /// The sample is one of the window's.
+    #[inline(always)]
+    pub(crate) unsafe fn coefficients(&self, sample: u32) -> [f32; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { self.coefficients.get4(4 * sample) }.map(f32::from_bits)
+    }
+
+    /// A weight of a sample, by its group.
+    ///
+    /// # Safety
+    ///
+    /// The sample is one of the window's, after a barrier behind [`stage_weights`](Self::stage_weights).
     #[inline(always)]
     pub(crate) unsafe fn weight(&self, sample: u32, group: u32) -> f32 {
         // SAFETY: the caller's promise.
         f32::from_bits(unsafe { self.weights.get(sample * self.groups + group) })
     }
 
-    /// The map of a staged sample.
+    /// The map of a sample.
     ///
     /// # Safety
     ///
-    /// The sample is one of the round's, after a barrier.
+    /// The sample is one of the window's.
     #[inline(always)]
     pub(crate) unsafe fn map(&self, sample: u32) -> u32 {
         // SAFETY: the caller's promise.
@@ -398,8 +390,8 @@ impl Window {
         unsafe { self.rows.get(number) }
     }
 
-    /// Adds the round's samples to the table: coefficient times weight, for each corner and group. Complete after the
-    /// block's next barrier.
+    /// Adds the window's samples, `count` of them, to the table: coefficient times weight, for each corner and group.
+    /// Complete after the block's next barrier.
     ///
     /// Samples of different maps touch different rows, unless maps share them, and the samples of one map are one
     /// warp's: a corner and group have a lane each, and samples go one after the other, so nothing is added
@@ -407,20 +399,19 @@ impl Window {
     ///
     /// # Safety
     ///
-    /// The whole block makes the call, after [`number`](Self::number) and a barrier behind
-    /// [`stage_weights`](Self::stage_weights).
+    /// The whole block makes the call, after a barrier behind [`stage_weights`](Self::stage_weights).
     #[inline(always)]
-    pub(crate) unsafe fn add_weights(&self, place: Place, round: Round, table: Table, owner: Owner) {
+    pub(crate) unsafe fn add_weights(&self, place: Place, count: u32, owner: Owner) {
+        let table = self.table();
         let which = place.warp_lane / 8;
         let mut group = place.warp_lane % 8;
         // Eight groups at a time; as often for every lane of the warp, so that they meet inside.
         while group - place.warp_lane % 8 < self.groups {
             let mut begin = 0;
-            while begin < round.count {
+            while begin < count {
                 let sample = begin + place.warp_lane;
-                // SAFETY: a sample of the round.
-                let mine =
-                    sample < round.count && unsafe { owner.is(place, self.maps.get(sample)) };
+                // SAFETY: a sample of the window.
+                let mine = sample < count && unsafe { owner.is(place, self.maps.get(sample)) };
                 // SAFETY: all lanes of the warp are here: the bounds are the block's.
                 let mut samples = unsafe { warp::warp_vote_ballot(WARP, mine) };
                 while samples != 0 {
@@ -429,14 +420,14 @@ impl Window {
                     // SAFETY: the sample is the warp's. The lanes of its corners add to different rows; corners of the
                     // warp's next sample may be among them, hence the meeting.
                     unsafe {
-                        let slot = self.slots.get(sample * 4 + which);
-                        if slot != ABSENT && group < self.groups {
-                            let row = RowPlace(self.values.get(slot & !FIRST));
-                            let before =
-                                if slot & FIRST != 0 { 0.0 } else { table.at(row, group) };
+                        let at = self.places.get(sample * 4 + which);
+                        if at != ABSENT && group < self.groups {
+                            let row = RowPlace(at & !FIRST);
+                            let before = if at & FIRST != 0 { 0.0 } else { table.at(row, group) };
                             let weight = self.weight(sample, group);
-                            let sum = self.coefficient(sample, which).mul_add(weight, before);
-                            table.put(row, group, sum);
+                            let coefficient =
+                                f32::from_bits(self.coefficients.get(sample * 4 + which));
+                            table.put(row, group, coefficient.mul_add(weight, before));
                         }
                         warp::sync_warp(WARP);
                     }
@@ -447,10 +438,10 @@ impl Window {
         }
     }
 
-    /// Lanes that stage or combine the groups of one sample, a power of two.
+    /// Lanes that combine the groups of one sample, a power of two.
     #[inline(always)]
     pub(crate) fn group_lanes(&self) -> u32 {
-        self.group_lanes
+        self.groups.next_power_of_two().min(WARP_LANES)
     }
 
     /// Groups of the window.
@@ -498,42 +489,26 @@ pub(crate) struct Table {
 pub(crate) struct RowPlace(u32);
 
 impl Table {
+    /// The place of the row of this number.
+    #[inline(always)]
+    pub(crate) fn place(&self, row: u32) -> RowPlace {
+        RowPlace(row * self.stride)
+    }
+
     /// # Safety
     ///
     /// Row and group are in the table and were written.
-    #[inline(always)]
-    pub(crate) unsafe fn get(&self, row: u32, group: u32) -> f32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.at(RowPlace(row * self.stride), group) }
-    }
-
-    /// # Safety
-    ///
-    /// Row and group are in the table, and nobody else touches the number meanwhile.
-    #[inline(always)]
-    pub(crate) unsafe fn set(&self, row: u32, group: u32, value: f32) {
-        // SAFETY: the caller's promise.
-        unsafe { self.put(RowPlace(row * self.stride), group, value) };
-    }
-
-    /// As [`get`](Self::get), for the place of a row.
-    ///
-    /// # Safety
-    ///
-    /// As for [`get`](Self::get).
     #[inline(always)]
     pub(crate) unsafe fn at(&self, row: RowPlace, group: u32) -> f32 {
         // SAFETY: the caller's promise.
         f32::from_bits(unsafe { self.words.get(row.0 + group) })
     }
 
-    /// As [`set`](Self::set), for the place of a row.
-    ///
     /// # Safety
     ///
-    /// As for [`set`](Self::set).
+    /// Row and group are in the table, and nobody else touches the number meanwhile.
     #[inline(always)]
-    unsafe fn put(&self, row: RowPlace, group: u32, value: f32) {
+    pub(crate) unsafe fn put(&self, row: RowPlace, group: u32, value: f32) {
         // SAFETY: the caller's promise.
         unsafe { self.words.set(row.0 + group, value.to_bits()) };
     }

@@ -105,6 +105,12 @@ impl Corners {
         self.row.wrapping_add(corner & 1).wrapping_add((corner >> 1) * self.pitch)
     }
 
+    /// Column and line of a corner's pixel; meaningful when the corner is present.
+    #[inline(always)]
+    pub(crate) fn pixel(&self, corner: u32) -> [u32; 2] {
+        [self.column.wrapping_add_unsigned(corner & 1) as u32, self.line.wrapping_add_unsigned(corner >> 1) as u32]
+    }
+
     /// Whether a corner lies on the map.
     #[inline(always)]
     pub(crate) fn has(&self, corner: u32) -> bool {

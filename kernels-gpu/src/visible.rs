@@ -45,7 +45,7 @@ impl Visible {
             let seen = pair < end && seen(pair);
             // SAFETY: the whole block is here: the loop's bounds are its own. The barrier below has passed since the
             // counts were read.
-            let (rank, found) = unsafe { place.rank(seen) };
+            let ([rank], found) = unsafe { place.rank([seen]) };
             if seen {
                 // SAFETY: ranks are distinct, and there are no more of them than pairs.
                 unsafe { self.pairs.set(total + rank, pair) };

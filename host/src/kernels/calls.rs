@@ -213,7 +213,7 @@ unsafe fn launch_per_anchor<K: Kernels, E: Executor>(
         return Ok(());
     }
     // SAFETY: the caller's promise.
-    unsafe { executor.launch(entry, plan.backward_launch(), args) }
+    unsafe { executor.launch(entry, plan.backward_launch::<K>(), args) }
 }
 
 /// All three gradients, that of the features by ownership: those of locations and weights, which marks where each
@@ -309,7 +309,7 @@ unsafe fn backward_naive<K: Kernels, E: Executor>(
         grad_weights: weights.target,
         grids: ptr::null(),
         marks: arrays.marks(None),
-        window: 0,
+        window: plan.backward_window(),
     };
     // SAFETY: the caller's promise.
     unsafe {

@@ -2,8 +2,8 @@
 
 use kernels_gpu::args::{Divisor, Sizes, rule};
 use kernels_gpu::{
-    CHANNELS_PER_LANE, Kernels, MAX_GROUPS, WARP_LANES, backward_shared_bytes,
-    forward_shared_bytes, gather_shared_bytes, rows_at_a_time,
+    CHANNELS_PER_LANE, Kernels, MAX_GROUPS, WARP_LANES, WindowSizes, backward_shared_bytes,
+    forward_shared_bytes, gather_shared_bytes,
 };
 
 use crate::error::{Error, Result};
@@ -17,6 +17,9 @@ const WARPS: u32 = 8;
 /// Warps of a block of the kernels that take many registers, of which smaller blocks leave fewer unused: backward and
 /// gather.
 const SMALL_WARPS: u32 = 4;
+
+/// Up to so many anchors the blocks of backward are the larger ones: there are too few to fill a GPU otherwise.
+const FEW_ANCHORS: u32 = 2048;
 
 /// Threads of a block of the kernels that have one thread per item.
 const THREADS_PER_ITEM_BLOCK: u32 = 256;
@@ -105,6 +108,7 @@ impl Plan {
             by_points: Divisor::new(shape.points() as u32),
             by_cameras: Divisor::new(cameras as u32),
             by_levels: Divisor::new(levels as u32),
+            by_groups: Divisor::new(shape.groups() as u32),
             by_group: Divisor::new(channels / shape.groups() as u32),
         };
         let numbering = Numbering::new(shape, SMALL_WARPS);
@@ -146,9 +150,9 @@ impl Plan {
             && size <= self.tile()
     }
 
-    /// Distinct rows that a block of the backward kernel holds at a time.
-    pub(crate) fn backward_window(&self) -> u32 {
-        rows_at_a_time(self.sizes.groups)
+    /// What a block of the backward kernels holds at a time.
+    pub(crate) fn backward_window(&self) -> WindowSizes {
+        WindowSizes::new(self.sizes.groups)
     }
 
     /// One block per anchor and tile.
@@ -159,9 +163,13 @@ impl Plan {
     }
 
     /// One block per anchor.
-    pub(crate) fn backward_launch(&self) -> Launch {
-        let bytes = backward_shared_bytes(SMALL_WARPS, self.backward_window(), self.sizes.groups);
-        Self::block_launch((self.sizes.batch * self.sizes.anchors, 1), SMALL_WARPS, bytes)
+    pub(crate) fn backward_launch<K: Kernels>(&self) -> Launch {
+        let anchors = self.sizes.batch * self.sizes.anchors;
+        let wide = self.backward_is_wide::<K>();
+        let warps = if wide && anchors <= FEW_ANCHORS { WARPS } else { SMALL_WARPS };
+        let scratch_warps = if wide { 0 } else { warps };
+        let bytes = backward_shared_bytes(self.backward_window(), self.sizes.groups, scratch_warps);
+        Self::block_launch((anchors, 1), warps, bytes)
     }
 
     /// The blocks that the numbering gives to each tile of channels.
