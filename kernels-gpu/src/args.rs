@@ -29,7 +29,7 @@ pub struct Level {
     pub reserved: u32,
 }
 
-/// How the pixels of one map are numbered for the gather: a row of a table beside that of the [`Level`]s.
+/// How the tiles of one map are numbered for the gather: a row of a table beside that of the [`Level`]s.
 ///
 /// A *tile* is 2 by 2 pixels, the work of a warp or of a block.
 #[repr(C, align(16))]
@@ -39,44 +39,99 @@ pub struct MapGrid {
     pub first_tile: u32,
     /// Tiles in a row.
     pub tiles_across: u32,
-    /// Tiles of the map.
-    pub tiles: u32,
-    /// Blocks of the gather for one batch item.
-    pub blocks: u32,
+    /// Fills the structure to the 16 bytes of one load.
+    pub reserved: [u32; 2],
 }
 
-/// The blocks of the gather that work on one map.
+/// The tile of a warp of the gather.
 #[repr(C, align(16))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
-    /// The first of them.
-    pub first_block: u32,
-    /// The map, `camera * L + level`.
+pub struct TileOfWarp {
+    /// Its number, counted over the maps of a batch item; [`NONE`](Self::NONE) for a warp that has none.
+    pub number: u32,
+    /// The map, `camera * L + level`; with the bit [`SHARED`](Self::SHARED) when all warps of the block have the tile
+    /// together.
     pub map: u32,
-    /// 1 when a block's warps share a tile, 0 when each has one.
-    pub shared: u32,
-    /// Fills the structure to the 32 bytes of two loads.
-    pub reserved: u32,
-    /// Blocks for one batch item, to divide by: magic and shift.
-    pub by_blocks: [u32; 2],
-    /// Tiles in a row, to divide by: magic and shift.
-    pub by_across: [u32; 2],
+    /// Line of its upper pixels.
+    pub top: u32,
+    /// Column of its left pixels.
+    pub left: u32,
 }
 
-/// Which points each tile of pixels has to look at: bits that backward sets and the gather reads.
+impl TileOfWarp {
+    /// See [`number`](Self::number).
+    pub const NONE: u32 = u32::MAX;
+    /// See [`map`](Self::map).
+    pub const SHARED: u32 = 1 << 31;
+}
+
+/// Which anchors' samples touch which tiles of pixels: bits in the order of the anchors.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Marks {
-    /// `(B, tiles, words_per_tile)`, zeros before backward.
+    /// `(B, tiles, vectors_per_tile)` vectors of four words: the number of the vector's first share, then
+    /// [`MARKS_PER_VECTOR`](crate::MARKS_PER_VECTOR) marks. All zeros before the tiles are marked.
     pub words: *mut u32,
     /// Tiles of a batch item.
     pub tiles: u32,
-    /// Words of 32 marks.
-    pub words_per_tile: u32,
-    /// Binary logarithm of the number of neighbouring points that share a mark, which
-    /// [`POINTS_PER_UNIT`](crate::POINTS_PER_UNIT) divides.
-    pub mark_shift: u32,
+    /// Vectors of a tile.
+    pub vectors_per_tile: u32,
+    /// How many neighbouring anchors share a mark, to divide by.
+    pub by_anchors: Divisor,
 }
+
+/// What anchors count for at tiles of pixels. A *share* belongs to an anchor and a tile: for each weight group and pixel,
+/// the sum over the anchor's samples of coefficient times weight. Shares are numbered in the order of the marks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Shares {
+    /// `(capacity, G, 4)`.
+    pub words: *mut f32,
+    /// As many as there is memory for; 0 for no shares at all.
+    pub capacity: u32,
+    /// How many there are, which may be more than there is memory for: then none is used.
+    pub total: *mut u32,
+}
+
+/// Arguments of the kernel that marks tiles.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MarkArgs {
+    /// The sizes.
+    pub sizes: Sizes,
+    /// `(N, L)` maps.
+    pub maps: *const Level,
+    /// `(N, L)` numberings.
+    pub grids: *const MapGrid,
+    /// Sampling locations `(B, A, P, N, 2)`, x before y, fractions of the image.
+    pub locations: *const f32,
+    /// What to mark.
+    pub marks: Marks,
+}
+
+// SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.
+unsafe impl Send for MarkArgs {}
+// SAFETY: as above.
+unsafe impl Sync for MarkArgs {}
+
+/// Arguments of the kernel that numbers shares.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NumberArgs {
+    /// The sizes.
+    pub sizes: Sizes,
+    /// The marks; each vector gets the number of its first share.
+    pub marks: Marks,
+    /// Vectors of all tiles of the batch.
+    pub vectors: u64,
+    /// The shares; all are written with [`UNTOUCHED`](crate::UNTOUCHED), if there is room for them.
+    pub shares: Shares,
+}
+
+// SAFETY: as above.
+unsafe impl Send for NumberArgs {}
+// SAFETY: as above.
+unsafe impl Sync for NumberArgs {}
 
 /// Arguments of the kernels that gather the gradient of the features.
 #[repr(C)]
@@ -86,12 +141,16 @@ pub struct GatherArgs<T> {
     pub sizes: Sizes,
     /// `(N, L)` maps.
     pub maps: *const Level,
-    /// `(N, L)` numberings.
-    pub grids: *const MapGrid,
-    /// A stretch for each map, in the order of their blocks.
-    pub stretches: *const Stretch,
+    /// `(blocks / B, warps)` tiles.
+    pub tiles: *const TileOfWarp,
+    /// Blocks of work: those of a batch item times the batch, the items in turn.
+    pub blocks: u32,
+    /// The batch, to divide by.
+    pub by_batch: Divisor,
     /// Where to look.
     pub marks: Marks,
+    /// What anchors count for.
+    pub shares: Shares,
     /// Sampling locations `(B, A, P, N, 2)`, x before y, fractions of the image.
     pub locations: *const f32,
     /// Weights `(B, A, P, N, L, G)`.
@@ -253,10 +312,12 @@ pub struct BackwardArgs<T, W = T> {
     /// Gradient of the weights, `(B, A, P, N, L, G)`. The naive kernels add to it, in fp32; the
     /// others write every element.
     pub grad_weights: *mut W,
-    /// `(N, L)` numberings; used where `marks` is.
+    /// `(N, L)` numberings; used where `shares` are.
     pub grids: *const MapGrid,
-    /// What to leave for the gather. The kernels that add to `grad_features` do not look at it.
+    /// Where the shares are. The kernels that add to `grad_features` do not look at it.
     pub marks: Marks,
+    /// What to leave for the gather. The kernels that add to `grad_features` do not look at it.
+    pub shares: Shares,
     /// What a block holds at a time. The naive kernels do not look at it.
     pub window: WindowSizes,
 }

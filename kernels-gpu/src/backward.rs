@@ -3,18 +3,18 @@
 //! number per row and weight group ([`group_sums`](crate::group_sums)); from these each sample has the gradients of its
 //! weights and location.
 //!
-//! The gradient of the features is a sum over the samples of all anchors. Where a fixed order is asked for it is the
-//! business of `gather.rs`, and the kernels here mark where it has to look ([`marks`](crate::marks)). Otherwise the
-//! kernels here do it as well (`SCATTER`): they add to memory by the widest vector reduction the architecture has, in no
-//! fixed order, once for each distinct row.
+//! The gradient of the features is a sum over the samples of all anchors. Where each pixel belongs to one map it is the
+//! business of [`gather`](crate::gather), for which the kernels here leave what the rows count for
+//! ([`shares`](crate::shares)). Otherwise the kernels here do it as well (`SCATTER`): they add to memory by the widest
+//! vector reduction the architecture has, in no fixed order, once for each distinct row.
 
 use crate::args::{BackwardArgs, Sizes};
 use crate::block::{Place, WARP};
 use crate::group_sums::{GroupSums, Numbers, Part, sum_over_lanes};
 use crate::limits::{CHANNELS_PER_LANE, PAIRS_AT_A_TIME, window_words};
-use crate::marks;
 use crate::memory::{self, SharedWords};
 use crate::rows::{Named, Owner, Run, Samples, Window, load_map};
+use crate::shares;
 use crate::storage::Storage;
 use crate::unroll::{array4, upto8};
 use crate::visible::{Visible, is_visible};
@@ -111,7 +111,7 @@ unsafe fn differentiate<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
     let pairs = sizes.pairs();
     let samples = &anchor.samples;
     let window = Window::new(args.window, sizes.groups);
-    let mut first = 0;
+    let (mut first, mut earlier) = (0, false);
     while first < pairs {
         // SAFETY: the whole block is here with the same arguments, and a barrier has passed since the last list was
         // read. The barriers of the first call also order the zeros before what follows.
@@ -121,7 +121,8 @@ unsafe fn differentiate<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
             });
             let (mut start, end) = (0, seen * sizes.levels);
             while start < end {
-                start = take_window::<T, C, SCATTER>(args, anchor, &window, start, end);
+                start = take_window::<T, C, SCATTER>(args, anchor, &window, start, end, earlier);
+                earlier = true;
             }
         }
         first += PAIRS_AT_A_TIME;
@@ -129,7 +130,7 @@ unsafe fn differentiate<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
 }
 
 /// Takes samples from `start` on, as many as the window holds and at most to `end`, and does everything that is to be
-/// done for them. Returns the first sample that is left.
+/// done for them. Returns the first sample that is left. `earlier` says whether the anchor had a window before.
 ///
 /// # Safety
 ///
@@ -141,15 +142,10 @@ unsafe fn take_window<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
     window: &Window,
     start: u32,
     end: u32,
+    earlier: bool,
 ) -> u32 {
     let sizes = &args.sizes;
     let samples = &anchor.samples;
-    let mark = |sample: &_, corner| {
-        if !SCATTER {
-            // SAFETY: the corner is on its map, the pair the anchor's.
-            unsafe { marks::set(args, anchor.item, anchor.number, sample, corner) };
-        }
-    };
     let (mut run, mut known) = (Run { first: start, count: 0 }, 0);
     // SAFETY: the whole block is here with the same arguments; the barriers are those the calls ask for.
     unsafe {
@@ -163,16 +159,22 @@ unsafe fn take_window<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
                 break;
             }
             let round = Run { first: next, count };
-            let slots = window.stage(sizes, place, samples, round, run.count, mark);
+            let slots = window.stage(sizes, place, samples, round, run.count);
             thread::sync_threads();
             known = window.number(place, round, run.count, slots, known);
             run.count += count;
         }
         window.stage_weights(sizes, Place::again(sizes), samples, run);
         thread::sync_threads();
-        if SCATTER {
+        let leaves_shares = !SCATTER && args.shares.fit();
+        if SCATTER || leaves_shares {
             let owner = Owner::of_maps(sizes.shared_rows != 0);
             window.add_weights(Place::again(sizes), run.count, owner);
+            thread::sync_threads();
+        }
+        if leaves_shares {
+            let number = [anchor.item as u32, anchor.number];
+            shares::leave(args, Place::again(sizes), number, window, known, earlier);
             thread::sync_threads();
         }
         if C::WHOLE_GROUPS {

@@ -92,11 +92,52 @@ impl Place {
     /// The whole block makes the call, and is done with the counts of the call before: a barrier has passed since.
     #[inline(always)]
     pub(crate) unsafe fn rank<const N: usize>(&self, chosen: [bool; N]) -> ([u32; N], u32) {
-        let counts = SharedWords::new(window_words::COUNTS);
         // SAFETY: all lanes of the warp are here.
         let ballots = chosen.map(|one| unsafe { warp::warp_vote_ballot(WARP, one) });
+        let count = ballots.iter().map(|ballot| ballot.count_ones()).sum();
+        // SAFETY: the caller's promise.
+        let (before, total) = unsafe { self.before_warp(count) };
+        let lower = (1 << self.warp_lane) - 1;
+        let mut rank = before + ballots.iter().map(|ballot| (ballot & lower).count_ones()).sum::<u32>();
+        let ranks = chosen.map(|one| {
+            let own = rank;
+            rank += u32::from(one);
+            own
+        });
+        (ranks, total)
+    }
+
+    /// The sum of the counts of all threads before the calling one, and of all threads of the block.
+    ///
+    /// # Safety
+    ///
+    /// As for [`rank`](Self::rank).
+    #[inline(always)]
+    pub(crate) unsafe fn before_thread(&self, count: u32) -> (u32, u32) {
+        let mut upto = count;
+        let mut distance = 1;
+        while distance < WARP_LANES {
+            // SAFETY: all lanes of the warp are here.
+            let (below, _) = unsafe { warp::warp_shuffle_up(WARP, upto, distance, WARP_LANES) };
+            upto += if self.warp_lane >= distance { below } else { 0 };
+            distance *= 2;
+        }
+        // SAFETY: all lanes of the warp are here; the caller's promise.
+        let (before, total) = unsafe {
+            self.before_warp(warp::warp_shuffle_idx(WARP, upto, WARP_LANES - 1, WARP_LANES).0)
+        };
+        (before + upto - count, total)
+    }
+
+    /// The sum of the counts of all warps before the calling one, and of all warps of the block.
+    ///
+    /// # Safety
+    ///
+    /// As for [`rank`](Self::rank).
+    #[inline(always)]
+    unsafe fn before_warp(&self, count: u32) -> (u32, u32) {
+        let counts = SharedWords::new(window_words::COUNTS);
         if self.warp_lane == 0 {
-            let count = ballots.iter().map(|ballot| ballot.count_ones()).sum();
             // SAFETY: the warp's own word.
             unsafe { counts.set(self.warp, count) };
         }
@@ -121,14 +162,6 @@ impl Place {
                 warp::warp_shuffle_idx(WARP, upto, self.warps - 1, WARP_LANES).0,
             )
         };
-        let before = if self.warp == 0 { 0 } else { before };
-        let lower = (1 << self.warp_lane) - 1;
-        let mut rank = before + ballots.iter().map(|ballot| (ballot & lower).count_ones()).sum::<u32>();
-        let ranks = chosen.map(|one| {
-            let own = rank;
-            rank += u32::from(one);
-            own
-        });
-        (ranks, total)
+        (if self.warp == 0 { 0 } else { before }, total)
     }
 }

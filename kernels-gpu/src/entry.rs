@@ -1,15 +1,19 @@
 //! The kernels by name, one per element type and way to deal out channels.
 
-use crate::args::{BackwardArgs, Bf16, F16, ForwardArgs, GatherArgs, ReadArgs, RoundArgs};
+use crate::args::{
+    BackwardArgs, Bf16, F16, ForwardArgs, GatherArgs, MarkArgs, NumberArgs, ReadArgs, RoundArgs,
+};
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use crate::{
     backward::backward,
     channels::{Any, Wide},
     forward::forward,
-    gather::gather,
+    gather::{BySamples, ByShares, gather},
+    marks::mark,
     naive,
     read::read,
     round::round,
+    shares::number,
 };
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use cuda_std::kernel;
@@ -56,10 +60,14 @@ pub trait Kernels: Copy + Sized + 'static {
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>>;
     /// Gradients of locations and weights, any number of channels and groups.
     const BACKWARD_ANY: Entry<BackwardArgs<Self>>;
-    /// Gradient of the features by ownership, 16 bytes at a time; as for forward.
+    /// Gradient of the features by ownership, from shares that fit, 16 bytes at a time; as for forward.
     const GATHER_WIDE: Entry<GatherArgs<Self>>;
-    /// Gradient of the features by ownership, any number of channels and groups.
+    /// Gradient of the features by ownership, from shares that fit, any number of channels and groups.
     const GATHER_ANY: Entry<GatherArgs<Self>>;
+    /// Gradient of the features by ownership, where shares do not fit, 16 bytes at a time; as for forward.
+    const GATHER_SAMPLES_WIDE: Entry<GatherArgs<Self>>;
+    /// Gradient of the features by ownership, where shares do not fit, any number of channels and groups.
+    const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>>;
     /// All three gradients in one, where maps share pixels; otherwise as `BACKWARD_WIDE`.
     const SCATTER_WIDE: Entry<BackwardArgs<Self>>;
     /// All three gradients in one, where maps share pixels, any number of channels and groups.
@@ -71,6 +79,14 @@ pub trait Kernels: Copy + Sized + 'static {
     /// Rounds fp32 sums to the element type; nothing to do, and no kernel, for fp32.
     const ROUND: Option<Entry<RoundArgs<Self>>>;
 }
+
+/// Marks the tiles that samples touch.
+#[cfg(not(target_arch = "nvptx64"))]
+pub const MARK_TILES: Entry<MarkArgs> = entry!(mark_tiles);
+
+/// Numbers the shares that marks stand for.
+#[cfg(not(target_arch = "nvptx64"))]
+pub const NUMBER_SHARES: Entry<NumberArgs> = entry!(number_shares);
 
 /// Reads an array over and over, to measure how fast that goes.
 #[cfg(not(target_arch = "nvptx64"))]
@@ -108,22 +124,28 @@ entries! {
     forward_any_bf16(ForwardArgs<Bf16>) = forward::<Bf16, Any>;
     backward_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, false>;
     scatter_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, true>;
-    gather_wide_f32(GatherArgs<f32>) = gather::<f32, Wide>;
+    gather_wide_f32(GatherArgs<f32>) = gather::<f32, Wide, ByShares>;
+    gather_samples_wide_f32(GatherArgs<f32>) = gather::<f32, Wide, BySamples>;
     backward_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, false>;
     scatter_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, true>;
-    gather_wide_f16(GatherArgs<F16>) = gather::<F16, Wide>;
+    gather_wide_f16(GatherArgs<F16>) = gather::<F16, Wide, ByShares>;
+    gather_samples_wide_f16(GatherArgs<F16>) = gather::<F16, Wide, BySamples>;
     backward_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, false>;
     scatter_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, true>;
-    gather_wide_bf16(GatherArgs<Bf16>) = gather::<Bf16, Wide>;
+    gather_wide_bf16(GatherArgs<Bf16>) = gather::<Bf16, Wide, ByShares>;
+    gather_samples_wide_bf16(GatherArgs<Bf16>) = gather::<Bf16, Wide, BySamples>;
     backward_any_f32(BackwardArgs<f32>) = backward::<f32, Any, false>;
     scatter_any_f32(BackwardArgs<f32>) = backward::<f32, Any, true>;
-    gather_any_f32(GatherArgs<f32>) = gather::<f32, Any>;
+    gather_any_f32(GatherArgs<f32>) = gather::<f32, Any, ByShares>;
+    gather_samples_any_f32(GatherArgs<f32>) = gather::<f32, Any, BySamples>;
     backward_any_f16(BackwardArgs<F16>) = backward::<F16, Any, false>;
     scatter_any_f16(BackwardArgs<F16>) = backward::<F16, Any, true>;
-    gather_any_f16(GatherArgs<F16>) = gather::<F16, Any>;
+    gather_any_f16(GatherArgs<F16>) = gather::<F16, Any, ByShares>;
+    gather_samples_any_f16(GatherArgs<F16>) = gather::<F16, Any, BySamples>;
     backward_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, false>;
     scatter_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, true>;
-    gather_any_bf16(GatherArgs<Bf16>) = gather::<Bf16, Any>;
+    gather_any_bf16(GatherArgs<Bf16>) = gather::<Bf16, Any, ByShares>;
+    gather_samples_any_bf16(GatherArgs<Bf16>) = gather::<Bf16, Any, BySamples>;
     forward_naive_f32(ForwardArgs<f32, f32>) = naive::forward::forward::<f32>;
     forward_naive_f16(ForwardArgs<F16, f32>) = naive::forward::forward::<F16>;
     forward_naive_bf16(ForwardArgs<Bf16, f32>) = naive::forward::forward::<Bf16>;
@@ -132,6 +154,8 @@ entries! {
     backward_naive_bf16(BackwardArgs<Bf16, f32>) = naive::backward::backward::<Bf16>;
     round_f16(RoundArgs<F16>) = round::<F16>;
     round_bf16(RoundArgs<Bf16>) = round::<Bf16>;
+    mark_tiles(MarkArgs) = mark;
+    number_shares(NumberArgs) = number;
     read_words(ReadArgs) = read;
 }
 
@@ -143,7 +167,9 @@ impl Kernels for f32 {
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f32);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f32);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f32);
+    const GATHER_SAMPLES_WIDE: Entry<GatherArgs<Self>> = entry!(gather_samples_wide_f32);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_f32);
+    const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>> = entry!(gather_samples_any_f32);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_f32);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_f32);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_f32);
@@ -159,7 +185,9 @@ impl Kernels for F16 {
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f16);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f16);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f16);
+    const GATHER_SAMPLES_WIDE: Entry<GatherArgs<Self>> = entry!(gather_samples_wide_f16);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_f16);
+    const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>> = entry!(gather_samples_any_f16);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_f16);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_f16);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_f16);
@@ -175,7 +203,9 @@ impl Kernels for Bf16 {
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_bf16);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_bf16);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_bf16);
+    const GATHER_SAMPLES_WIDE: Entry<GatherArgs<Self>> = entry!(gather_samples_wide_bf16);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_bf16);
+    const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>> = entry!(gather_samples_any_bf16);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_bf16);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_bf16);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_bf16);

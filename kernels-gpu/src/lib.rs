@@ -41,8 +41,8 @@ macro_rules! kernel_modules {
     };
 }
 kernel_modules!(
-    backward, block, channels, forward, gather, group_sums, marks, memory, naive, read, round, rows, sample,
-    storage, unroll, visible
+    backward, block, channels, forward, gather, group_sums, marks, memory, naive, read, round,
+    rows, sample, shares, storage, unroll, visible
 );
 kernel_modules!(attention, dense);
 
@@ -52,10 +52,10 @@ pub use block_entry::{
     PROJECTION_GRADIENT, Products, SUM,
 };
 #[cfg(not(target_arch = "nvptx64"))]
-pub use entry::{Entry, Kernels, READ_WORDS};
+pub use entry::{Entry, Kernels, MARK_TILES, NUMBER_SHARES, READ_WORDS};
 pub use limits::{
-    CHANNELS_PER_LANE, MAX_GROUPS, MAX_MARKS, MAX_WARPS, POINTS_PER_UNIT, PRODUCT_BYTES,
-    PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TILE_SIDE, WARP_LANES, WindowSizes,
-    backward_shared_bytes, camera_bytes, forward_shared_bytes, gather_shared_bytes, weights_bytes,
-    weights_gradient_bytes,
+    CHANNELS_PER_LANE, MARK_THREADS, MARKS_PER_VECTOR, MAX_GROUPS, MAX_WARPS, PRODUCT_BYTES,
+    PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TILE_SIDE, UNTOUCHED, WARP_LANES, WindowSizes,
+    backward_shared_bytes, camera_bytes, forward_shared_bytes, gather_shared_bytes,
+    number_shared_bytes, weights_bytes, weights_gradient_bytes,
 };

@@ -38,11 +38,15 @@ pub const MAX_GROUPS: u32 = TABLE_WORDS / 4 - 1;
 /// Pixels along each side of a tile of the gather.
 pub const TILE_SIDE: u32 = 2;
 
-/// Points of a batch item that share a mark, at least: a warp looks at them at once.
-pub const POINTS_PER_UNIT: u32 = 32;
+/// Marks in a vector of four words.
+pub const MARKS_PER_VECTOR: u32 = 96;
 
-/// Most marks of a tile, a multiple of 32.
-pub const MAX_MARKS: u32 = 1024;
+/// Content of a share where no sample of the anchor touches the pixel: minus zero, to which sums can be added, and which
+/// no sum is.
+pub const UNTOUCHED: u32 = 1 << 31;
+
+/// Threads of a block of the kernels that mark tiles and number shares.
+pub const MARK_THREADS: u32 = 256;
 
 /// What a block of the backward kernels holds at a time.
 #[repr(C)]
@@ -89,8 +93,10 @@ pub(crate) mod window_words {
     pub(crate) const VALUES: u32 = KEYS + LOOKUP_SLOTS;
     /// The rows by number.
     pub(crate) const ROWS: u32 = VALUES + LOOKUP_SLOTS;
+    /// The maps of the rows.
+    pub(crate) const ROW_MAPS: u32 = ROWS + MAX_ROWS;
     /// Places of the samples' corners in the table.
-    pub(crate) const PLACES: u32 = ROWS + MAX_ROWS;
+    pub(crate) const PLACES: u32 = ROW_MAPS + MAX_ROWS;
     /// Coefficients of the samples' corners.
     pub(crate) const COEFFICIENTS: u32 = PLACES + 4 * MAX_SAMPLES;
     /// Maps of the samples.
@@ -142,6 +148,11 @@ pub(crate) mod forward_words {
 /// Bytes of dynamic shared memory that a block of `warps` warps of the forward kernels needs.
 pub const fn forward_shared_bytes(warps: u32) -> u32 {
     4 * (forward_words::SCRATCH + warps * forward_words::SCRATCH_PER_WARP)
+}
+
+/// Bytes of dynamic shared memory that a block that numbers shares needs: the counts of the warps, and one word.
+pub const fn number_shared_bytes() -> u32 {
+    4 * (window_words::VISIBLE + 1)
 }
 
 /// Bytes of dynamic shared memory that a block of `warps` warps of the gather needs: the warps' sums for one pixel.

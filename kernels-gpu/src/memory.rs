@@ -344,6 +344,25 @@ mod device {
         }
     }
 
+    /// Adds to a word, atomically towards every thread of the device, and returns what it was.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned, valid for reads and writes, and only ever added to during the launch.
+    #[inline(always)]
+    pub(crate) unsafe fn fetch_add(pointer: *mut u32, value: u32) -> u32 {
+        let before;
+        // SAFETY: the caller vouches for the address.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; atom.global.add.u32 {b}, [%a], {v}; }}",
+                p = in(reg64) pointer, v = in(reg32) value, b = out(reg32) before,
+                options(nostack, preserves_flags),
+            );
+        }
+        before
+    }
+
     /// The same number, of which the compiler does not know that it is.
     #[inline(always)]
     pub(crate) fn opaque(value: u32) -> u32 {
@@ -766,6 +785,17 @@ mod host {
         emulator::global_atomic(pointer.cast(), 4);
         // SAFETY: the caller's promise, and the emulator has checked the address.
         unsafe { std_atomic::AtomicU32::from_ptr(pointer) }.fetch_or(bits, Ordering::Relaxed);
+    }
+
+    /// Adds to a word, atomically towards every thread of the device, and returns what it was.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned, valid for reads and writes, and only ever added to during the launch.
+    pub(crate) unsafe fn fetch_add(pointer: *mut u32, value: u32) -> u32 {
+        emulator::global_atomic(pointer.cast(), 4);
+        // SAFETY: the caller's promise, and the emulator has checked the address.
+        unsafe { std_atomic::AtomicU32::from_ptr(pointer) }.fetch_add(value, Ordering::Relaxed)
     }
 
     /// The same number, of which the compiler does not know that it is.

@@ -76,14 +76,6 @@ pub(crate) struct Named {
     pub(crate) level: u32,
 }
 
-/// A sample and its corners.
-#[derive(Clone, Copy)]
-pub(crate) struct Sample {
-    pub(crate) pair: u32,
-    pub(crate) map: u32,
-    pub(crate) corners: Corners,
-}
-
 impl<T: Storage> Samples<T> {
     /// The pair and level of the sample of this number.
     ///
@@ -97,20 +89,19 @@ impl<T: Storage> Samples<T> {
         Named { pair: unsafe { self.visible.pair(pair) }, level }
     }
 
-    /// The sample of this number.
+    /// The map of the sample of this number, and its corners there.
     ///
     /// # Safety
     ///
     /// As for [`name`](Self::name); the pointers are valid as they say.
     #[inline(always)]
-    unsafe fn sample(&self, sizes: &Sizes, number: u32) -> Sample {
+    unsafe fn corners(&self, sizes: &Sizes, number: u32) -> (u32, Corners) {
         // SAFETY: the caller's promise; the pair is one of the anchor's.
         unsafe {
             let Named { pair, level } = self.name(sizes, number);
             let [x, y] = memory::load_pair(self.locations.add(2 * pair as usize));
             let map = sizes.by_cameras.divide(pair).1 * sizes.levels + level;
-            let corners = Corners::new(x, y, load_map(self.maps.add(map as usize)), sizes.rule);
-            Sample { pair, map, corners }
+            (map, Corners::new(x, y, load_map(self.maps.add(map as usize)), sizes.rule))
         }
     }
 }
@@ -125,6 +116,7 @@ pub(crate) struct Window {
     keys: SharedWords,
     values: SharedWords,
     rows: SharedWords,
+    row_maps: SharedWords,
     places: SharedWords,
     coefficients: SharedWords,
     maps: SharedWords,
@@ -145,6 +137,7 @@ impl Window {
             keys: SharedWords::new(words::KEYS),
             values: SharedWords::new(words::VALUES),
             rows: SharedWords::new(words::ROWS),
+            row_maps: SharedWords::new(words::ROW_MAPS),
             places: SharedWords::new(words::PLACES),
             coefficients: SharedWords::new(words::COEFFICIENTS),
             maps: SharedWords::new(words::MAPS),
@@ -205,8 +198,8 @@ impl Window {
         }
     }
 
-    /// Stages the thread's sample of a round, behind the `staged` ones the window has, and looks its rows up; `sight` is
-    /// told the sample and each corner of it that is on its map. Complete after the block's next barrier.
+    /// Stages the thread's sample of a round, behind the `staged` ones the window has, and looks its rows up. Complete
+    /// after the block's next barrier.
     ///
     /// # Safety
     ///
@@ -219,25 +212,23 @@ impl Window {
         samples: &Samples<T>,
         round: Run,
         staged: u32,
-        sight: impl Fn(&Sample, u32),
     ) -> Slots {
         let mut slots = [ABSENT; 4];
         if place.thread < round.count {
             // SAFETY: the sample is one of the round's; its words are this thread's.
             unsafe {
-                let sample = samples.sample(sizes, round.first + place.thread);
+                let (map, corners) = samples.corners(sizes, round.first + place.thread);
                 each4(|which| {
                     let corner = which as u32;
-                    if sample.corners.has(corner) {
-                        let slot = self.slot(sample.corners.row_of(corner));
+                    if corners.has(corner) {
+                        let slot = self.slot(corners.row_of(corner));
                         self.values.lower(slot, UNNUMBERED + place.thread * 4 + corner);
                         slots[which] = slot;
-                        sight(&sample, corner);
                     }
                 });
                 let at = staged + place.thread;
-                self.coefficients.set4(4 * at, sample.corners.coefficients().map(f32::to_bits));
-                self.maps.set(at, sample.map);
+                self.coefficients.set4(4 * at, corners.coefficients().map(f32::to_bits));
+                self.maps.set(at, map);
             }
         }
         Slots(slots)
@@ -272,6 +263,7 @@ impl Window {
                 // SAFETY: the first corner of a row is one thread's; numbers are distinct and below the capacity.
                 unsafe {
                     self.rows.set(number, self.keys.get(slots[which]));
+                    self.row_maps.set(number, self.maps.get(staged + place.thread));
                     self.values.set(slots[which], number * table.stride);
                 }
             }
@@ -388,6 +380,23 @@ impl Window {
     pub(crate) unsafe fn row(&self, number: u32) -> u32 {
         // SAFETY: the caller's promise.
         unsafe { self.rows.get(number) }
+    }
+
+    /// The map of a row.
+    ///
+    /// # Safety
+    ///
+    /// The number is known.
+    #[inline(always)]
+    pub(crate) unsafe fn map_of_row(&self, number: u32) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.row_maps.get(number) }
+    }
+
+    /// Words for as many numbers as there are rows, free after the last round of a window.
+    #[inline(always)]
+    pub(crate) fn spare(&self) -> SharedWords {
+        self.keys
     }
 
     /// Adds the window's samples, `count` of them, to the table: coefficient times weight, for each corner and group.

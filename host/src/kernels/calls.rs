@@ -2,13 +2,19 @@
 
 use std::ptr;
 
-use kernels_gpu::args::{BackwardArgs, ForwardArgs, GatherArgs, Level, Marks, RoundArgs};
-use kernels_gpu::{Entry, Kernels};
+use kernels_gpu::args::{
+    BackwardArgs, Divisor, ForwardArgs, GatherArgs, Level, MarkArgs, Marks, NumberArgs, RoundArgs,
+    Shares,
+};
+use kernels_gpu::{Entry, Kernels, MARK_TILES, NUMBER_SHARES};
 
 use crate::algorithm::Algorithm;
 use crate::error::{Error, Result};
 use crate::kernels::numbering::Numbering;
 use crate::kernels::plan::{Launch, Plan};
+
+/// Points of an anchor from which on fp32 gradients are gathered as well.
+const MANY_POINTS: u32 = 64;
 
 /// Runs kernels, one after the other.
 pub(crate) trait Executor {
@@ -81,11 +87,11 @@ pub(crate) fn forward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> 
     }
 }
 
-/// Words of scratch memory a backward call needs: for the marks of the gather, or where 16-bit gradients are summed with
-/// atomics.
+/// Words of scratch memory a backward call needs: for marks and shares of the gather, or where 16-bit gradients are summed
+/// with atomics.
 pub(crate) fn backward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> usize {
     if let Ok(Some(numbering)) = gathered::<K>(plan, algorithm) {
-        return numbering.words;
+        return numbering.words(plan.sizes.groups);
     }
     match (algorithm, K::ROUND) {
         (_, None) => 0,
@@ -97,11 +103,14 @@ pub(crate) fn backward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) ->
 /// The numbering to gather the feature gradient with; `None` where it is added to memory.
 ///
 /// Adding needs an fp32 array, which for 16-bit gradients is scratch to be cleared and rounded: then the gather is
-/// the faster way.
+/// the faster way. So it is for anchors of many points, which meet in the same pixels: they make few shares.
 fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Numbering>> {
     match algorithm {
         Algorithm::Naive => Ok(None),
-        Algorithm::Fast => Ok(plan.numbering.as_ref().filter(|_| K::ROUND.is_some())),
+        Algorithm::Fast => {
+            let gathers = K::ROUND.is_some() || plan.sizes.points >= MANY_POINTS;
+            Ok(plan.numbering.as_ref().filter(|_| gathers))
+        }
         Algorithm::Repeatable => plan.numbering.as_ref().map(Some).ok_or(Error::NotRepeatable),
     }
 }
@@ -171,9 +180,11 @@ pub(crate) unsafe fn backward<K: Kernels, E: Executor>(
 impl<K> BackwardArrays<K> {
     fn args(&self, plan: &Plan, grad_features: *mut f32) -> BackwardArgs<K> {
         let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
+        let (marks, shares) = self.marks(plan.numbering.as_ref());
         BackwardArgs {
             grids: self.table.wrapping_add(maps).cast(),
-            marks: self.marks(plan.numbering.as_ref()),
+            marks,
+            shares,
             window: plan.backward_window(),
             sizes: plan.sizes,
             maps: self.table,
@@ -187,14 +198,24 @@ impl<K> BackwardArrays<K> {
         }
     }
 
-    /// The marks, in the scratch memory; none without a numbering.
-    fn marks(&self, numbering: Option<&Numbering>) -> Marks {
-        Marks {
-            words: self.scratch.cast(),
+    /// Marks and shares, in the scratch memory: how many shares there are, the marks, the shares. None without a
+    /// numbering.
+    fn marks(&self, numbering: Option<&Numbering>) -> (Marks, Shares) {
+        let total = self.scratch.cast::<u32>();
+        let words = total.wrapping_add(Numbering::TOTAL_WORDS);
+        let mark_words = numbering.map_or(0, Numbering::mark_words);
+        let marks = Marks {
+            words,
             tiles: numbering.map_or(0, |numbering| numbering.tiles),
-            words_per_tile: numbering.map_or(0, |numbering| numbering.words_per_tile),
-            mark_shift: numbering.map_or(0, |numbering| numbering.mark_shift),
-        }
+            vectors_per_tile: numbering.map_or(0, |numbering| numbering.vectors_per_tile),
+            by_anchors: Divisor::new(numbering.map_or(1, |numbering| numbering.anchors_per_mark)),
+        };
+        let shares = Shares {
+            words: words.wrapping_add(mark_words).cast(),
+            capacity: numbering.map_or(0, |numbering| numbering.shares),
+            total,
+        };
+        (marks, shares)
     }
 }
 
@@ -216,8 +237,8 @@ unsafe fn launch_per_anchor<K: Kernels, E: Executor>(
     unsafe { executor.launch(entry, plan.backward_launch::<K>(), args) }
 }
 
-/// All three gradients, that of the features by ownership: those of locations and weights, which marks where each
-/// tile of pixels has to look, and then the tiles.
+/// All three gradients, that of the features by ownership: tiles are marked and shares numbered, the gradients of locations
+/// and weights leave the shares, and then each tile adds up its own.
 ///
 /// # Safety
 ///
@@ -228,13 +249,13 @@ unsafe fn gather<K: Kernels, E: Executor>(
     numbering: &Numbering,
     arrays: &BackwardArrays<K>,
 ) -> Result<()> {
-    let &BackwardArrays { table, features, weights, grad_output, grad_features, .. } = arrays;
+    let &BackwardArrays { features, grad_output, grad_features, .. } = arrays;
     let args = arrays.args(plan, ptr::null_mut());
     let wide = plan.backward_is_wide::<K>() && aligned(&[features.addr(), grad_output.addr()]);
     let entry = if wide { K::BACKWARD_WIDE } else { K::BACKWARD_ANY };
-    // SAFETY: the caller's promise; the scratch holds the marks.
+    // SAFETY: the caller's promise; the scratch holds marks and shares.
     unsafe {
-        executor.zero("marks", arrays.scratch.cast(), 4 * numbering.words)?;
+        mark(executor, plan, numbering, &args, arrays.scratch.cast())?;
         launch_per_anchor(executor, plan, entry, args)?;
         if numbering.has_gaps {
             let bytes = plan.features * size_of::<K>();
@@ -243,22 +264,79 @@ unsafe fn gather<K: Kernels, E: Executor>(
         if numbering.blocks == 0 {
             return Ok(());
         }
-        let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
-        let args = GatherArgs {
-            sizes: plan.sizes,
-            maps: table,
-            grids: args.grids,
-            stretches: table.wrapping_add(2 * maps).cast(),
-            marks: args.marks,
-            locations: arrays.locations,
-            weights,
-            grad_output,
-            grad_features,
-        };
-        let addresses = [grad_output.addr(), grad_features.addr()];
-        let wide = plan.forward_is_wide::<K>() && aligned(&addresses);
-        let entry = if wide { K::GATHER_WIDE } else { K::GATHER_ANY };
-        executor.launch(entry, plan.gather_launch(numbering), args)
+        launch_gather(executor, plan, numbering, arrays, &args)
+    }
+}
+
+/// Marks the tiles that samples touch, and numbers the shares.
+///
+/// # Safety
+///
+/// As for [`backward`]; `scratch` is where the marks begin.
+unsafe fn mark<K: Kernels, E: Executor>(
+    executor: &E,
+    plan: &Plan,
+    numbering: &Numbering,
+    args: &BackwardArgs<K>,
+    scratch: *mut u8,
+) -> Result<()> {
+    let &BackwardArgs { sizes, maps, grids, locations, marks, shares, .. } = args;
+    // SAFETY: the caller's promise.
+    unsafe {
+        executor.zero("marks", scratch, 4 * (Numbering::TOTAL_WORDS + numbering.mark_words()))?;
+        if plan.locations == 0 || numbering.vectors == 0 {
+            return Ok(());
+        }
+        let args = MarkArgs { sizes, maps, grids, locations, marks };
+        executor.launch(MARK_TILES, plan.mark_launch(), args)?;
+        if shares.capacity == 0 {
+            return Ok(());
+        }
+        let args = NumberArgs { sizes, marks, vectors: numbering.vectors as u64, shares };
+        executor.launch(NUMBER_SHARES, plan.number_launch(numbering), args)
+    }
+}
+
+/// Adds up what belongs to each tile: shares, and samples where there are none. Only the device knows whether the shares
+/// fit; then the second launch has nothing to do.
+///
+/// # Safety
+///
+/// As for [`backward`].
+unsafe fn launch_gather<K: Kernels, E: Executor>(
+    executor: &E,
+    plan: &Plan,
+    numbering: &Numbering,
+    arrays: &BackwardArrays<K>,
+    args: &BackwardArgs<K>,
+) -> Result<()> {
+    let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
+    let &BackwardArrays { weights, grad_output, grad_features, .. } = arrays;
+    let args = GatherArgs {
+        sizes: plan.sizes,
+        maps: arrays.table,
+        tiles: arrays.table.wrapping_add(2 * maps).cast(),
+        blocks: numbering.blocks,
+        by_batch: Divisor::new(plan.sizes.batch),
+        marks: args.marks,
+        shares: args.shares,
+        locations: arrays.locations,
+        weights,
+        grad_output,
+        grad_features,
+    };
+    let wide = plan.forward_is_wide::<K>() && aligned(&[grad_output.addr(), grad_features.addr()]);
+    let (by_shares, by_samples) = if wide {
+        (K::GATHER_WIDE, K::GATHER_SAMPLES_WIDE)
+    } else {
+        (K::GATHER_ANY, K::GATHER_SAMPLES_ANY)
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if numbering.shares > 0 {
+            executor.launch(by_shares, plan.gather_launch(numbering), args)?;
+        }
+        executor.launch(by_samples, plan.gather_samples_launch(numbering), args)
     }
 }
 
@@ -297,6 +375,7 @@ unsafe fn backward_naive<K: Kernels, E: Executor>(
     let features = Sums::new(arrays.scratch, arrays.grad_features, plan.features);
     let behind = arrays.scratch.wrapping_add(plan.features);
     let weights = Sums::new(behind, arrays.grad_weights, plan.weights);
+    let (marks, shares) = arrays.marks(None);
     let args = BackwardArgs {
         sizes: plan.sizes,
         maps: arrays.table,
@@ -308,7 +387,8 @@ unsafe fn backward_naive<K: Kernels, E: Executor>(
         grad_locations: arrays.grad_locations,
         grad_weights: weights.target,
         grids: ptr::null(),
-        marks: arrays.marks(None),
+        marks,
+        shares,
         window: plan.backward_window(),
     };
     // SAFETY: the caller's promise.

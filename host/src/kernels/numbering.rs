@@ -1,33 +1,57 @@
 //! How the pixels of all maps are numbered for the gather of the feature gradient.
 
-use kernels_gpu::args::Divisor;
-use kernels_gpu::{MAX_MARKS, POINTS_PER_UNIT, TILE_SIDE};
+use kernels_gpu::args::TileOfWarp;
+use kernels_gpu::{MARKS_PER_VECTOR, TILE_SIDE};
 
 use crate::shape::AggregationShape;
 
 /// When every point is seen, the samples per tile from which on a block's warps share a tile.
 const SHARED_FROM: usize = 64;
 
+/// Up to so many anchors of a batch item each has a mark of its own, and with it shares.
+const MOST_ANCHORS: usize = 4096;
+
+/// Marks of a tile when anchors share them.
+const MARKS: usize = 1024;
+
+/// Most shares: a limit of their numbers.
+const MOST_SHARES: usize = 1 << 28;
+
 /// Tiles of a batch item, the blocks that work on them, and the memory of their marks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Numbering {
-    /// One `MapGrid` for each map, then one `Stretch` for each, as rows of four words: a stretch has two.
+    /// One `MapGrid` for each map, then one `TileOfWarp` for each warp of a batch item's blocks, as rows of four words.
     pub(crate) rows: Vec<[u32; 4]>,
     /// Blocks of the gather.
     pub(crate) blocks: u32,
     /// Tiles of a batch item.
     pub(crate) tiles: u32,
-    /// Words of marks of a tile.
-    pub(crate) words_per_tile: u32,
-    /// Binary logarithm of the number of neighbouring points of a batch item that share a mark.
-    pub(crate) mark_shift: u32,
+    /// Vectors of marks of a tile.
+    pub(crate) vectors_per_tile: u32,
+    /// Neighbouring anchors of a batch item that share a mark.
+    pub(crate) anchors_per_mark: u32,
     /// Whether some feature rows belong to no map, so that no tile writes their gradient.
     pub(crate) has_gaps: bool,
-    /// Words for the marks of the batch.
-    pub(crate) words: usize,
+    /// Vectors of marks of the batch.
+    pub(crate) vectors: usize,
+    /// Shares to have memory for; 0 where anchors share marks.
+    pub(crate) shares: u32,
 }
 
 impl Numbering {
+    /// Words in front of the marks, of which the first is the number of shares.
+    pub(crate) const TOTAL_WORDS: usize = 4;
+
+    /// Words of the marks of the batch.
+    pub(crate) fn mark_words(&self) -> usize {
+        4 * self.vectors
+    }
+
+    /// Words for marks and shares, for so many groups.
+    pub(crate) fn words(&self, groups: u32) -> usize {
+        Self::TOTAL_WORDS + self.mark_words() + 4 * self.shares as usize * groups as usize
+    }
+
     /// The numbering of a shape, for blocks of `warps` warps; `None` where maps share pixels, so that no tile has a
     /// pixel for itself, or where a number would not fit 32 bits.
     pub(crate) fn new(shape: &AggregationShape, warps: u32) -> Option<Self> {
@@ -44,38 +68,58 @@ impl Numbering {
         let mut tiles = 0;
         for map in 0..cameras * levels {
             let size = layout.shape(map / levels, map % levels);
-            let across = size.width.div_ceil(TILE_SIDE as usize);
-            let of_map = size.height.div_ceil(TILE_SIDE as usize) * across;
-            // The tiles with the most samples are shared by the warps of a block.
-            let shared = points >= SHARED_FROM * of_map;
-            let blocks = if shared { of_map } else { of_map.div_ceil(warps as usize) };
-            grids.push([fitting(tiles)?, fitting(across)?, fitting(of_map)?, fitting(blocks)?]);
-            tiles += of_map;
-            maps.push((of_map, map, shared, blocks, across));
+            let sides = [size.height, size.width].map(|side| side.div_ceil(TILE_SIDE as usize));
+            grids.push([fitting(tiles)?, fitting(sides[1])?, 0, 0]);
+            maps.push((sides[0] * sides[1], map, sides[1], tiles));
+            tiles += sides[0] * sides[1];
         }
-        // And they come first, so that the last blocks to start are short ones.
+        // Those of the smallest maps have the most samples. They come first, so that the last blocks to start are short
+        // ones.
         maps.sort_unstable();
-        let (mut stretches, mut all_blocks) = (Vec::new(), 0);
-        for (_, map, shared, blocks, across) in maps {
-            let [blocks_by, across_by] = [blocks, across].map(|value| Divisor::new(value as u32));
-            stretches.push([fitting(all_blocks)?, map as u32, u32::from(shared), 0]);
-            stretches.push([blocks_by.magic, blocks_by.shift, across_by.magic, across_by.shift]);
-            all_blocks += blocks * shape.batch();
+        let mut rows = grids;
+        for (of_map, map, across, first) in maps {
+            let tile_of = |tile: usize, shared| {
+                let [top, left] =
+                    [tile / across, tile % across].map(|side| side as u32 * TILE_SIDE);
+                [(first + tile) as u32, map as u32 | shared, top, left]
+            };
+            // The tiles with the most samples are shared by the warps of a block.
+            if points >= SHARED_FROM * of_map {
+                for tile in 0..of_map {
+                    rows.extend(vec![tile_of(tile, TileOfWarp::SHARED); warps as usize]);
+                }
+            } else {
+                rows.extend((0..of_map).map(|tile| tile_of(tile, 0)));
+                let behind = of_map.next_multiple_of(warps as usize) - of_map;
+                rows.extend(vec![[TileOfWarp::NONE; 4]; behind]);
+            }
         }
-        let units = points.div_ceil(POINTS_PER_UNIT as usize);
-        let units_per_mark = units.div_ceil(MAX_MARKS as usize).max(1).next_power_of_two();
-        let words_per_tile = units.div_ceil(units_per_mark).div_ceil(32);
-        fitting(units_per_mark * POINTS_PER_UNIT as usize * MAX_MARKS as usize)?;
+        let blocks = (rows.len() - cameras * levels) / warps as usize * shape.batch();
+        let anchors_per_mark =
+            if shape.anchors() <= MOST_ANCHORS { 1 } else { shape.anchors().div_ceil(MARKS) };
+        let marks = shape.anchors().div_ceil(anchors_per_mark);
+        let vectors_per_tile = marks.div_ceil(MARKS_PER_VECTOR as usize);
         Some(Self {
-            rows: [grids, stretches].concat(),
-            blocks: fitting(all_blocks)?,
+            rows,
+            blocks: fitting(blocks)?,
             tiles: fitting(tiles)?,
-            words_per_tile: fitting(words_per_tile)?,
-            mark_shift: (units_per_mark * POINTS_PER_UNIT as usize).trailing_zeros(),
+            vectors_per_tile: fitting(vectors_per_tile)?,
+            anchors_per_mark: fitting(anchors_per_mark)?,
             has_gaps: covered < layout.num_feat(),
-            words: shape.batch() * tiles * words_per_tile,
+            vectors: shape.batch() * tiles * vectors_per_tile,
+            shares: if anchors_per_mark == 1 { most_shares(shape) } else { 0 },
         })
     }
+}
+
+/// How many shares to have memory for. On driving data one camera of six sees a point, and 100 samples make 70 to 100
+/// shares; with a single camera every sample may make one.
+fn most_shares(shape: &AggregationShape) -> u32 {
+    let layout = shape.layout();
+    let seen_by_one = shape.batch() * shape.anchors() * shape.points() * layout.levels();
+    let samples = seen_by_one as u128 * layout.cameras() as u128;
+    let expected = (samples * 187 / 1000).min(MOST_SHARES as u128) as usize;
+    seen_by_one.max(expected).min(MOST_SHARES) as u32
 }
 
 /// The number in 32 bits, with room for one more step.
@@ -99,27 +143,36 @@ mod tests {
         let numbering = numbering(FeatureLayout::uniform(2, &levels).unwrap(), 22).unwrap();
         // 5 by 4 pixels are 3 by 2 tiles.
         // 66 points are enough to share a tile, if it is the only one.
-        let grids = [[0, 2, 6, 1], [6, 1, 1, 1], [7, 2, 6, 1], [13, 1, 1, 1]];
+        let grids = [[0, 2, 0, 0], [6, 1, 0, 0], [7, 2, 0, 0], [13, 1, 0, 0]];
         assert_eq!(numbering.rows[..4], grids);
-        let stretches: Vec<_> = numbering.rows[4..].iter().step_by(2).copied().collect();
-        assert_eq!(stretches, [[0, 1, 1, 0], [2, 3, 1, 0], [4, 0, 0, 0], [6, 2, 0, 0]]);
+        let shared = |number, map: u32| [number, map | TileOfWarp::SHARED, 0, 0];
+        assert_eq!(numbering.rows[4..12], [shared(6, 1); 8]);
+        assert_eq!(numbering.rows[12..20], [shared(13, 3); 8]);
+        assert_eq!(numbering.rows[20..23], [[0, 0, 0, 0], [1, 0, 0, 2], [2, 0, 2, 0]]);
+        assert_eq!(
+            numbering.rows[25..28],
+            [[5, 0, 4, 2], [TileOfWarp::NONE; 4], [TileOfWarp::NONE; 4]]
+        );
+        assert_eq!(numbering.rows[33], [12, 2, 4, 2]);
+        assert_eq!(numbering.rows.len(), 4 + 4 * 8);
         assert_eq!((numbering.tiles, numbering.blocks, numbering.has_gaps), (14, 8, false));
-        assert_eq!((numbering.words_per_tile, numbering.mark_shift), (1, 5));
-        assert_eq!(numbering.words, 2 * 14);
+        assert_eq!((numbering.vectors_per_tile, numbering.anchors_per_mark), (1, 1));
+        assert_eq!(numbering.vectors, 2 * 14);
     }
 
     #[test]
-    fn many_points_share_marks() {
-        let level = LevelShape { height: 2, width: 2 };
-        let marks = |points| {
-            let numbering =
-                numbering(FeatureLayout::uniform(1, &[level]).unwrap(), points).unwrap();
-            (numbering.words_per_tile, numbering.mark_shift)
+    fn many_anchors_share_marks_and_have_no_shares() {
+        let levels = [(4, 4), (2, 2)].map(|(height, width)| LevelShape { height, width });
+        let marks = |anchors, cameras| {
+            let layout = FeatureLayout::uniform(cameras, &levels).unwrap();
+            let shape = AggregationShape::new(layout, 2, anchors, 3, 8, 1).unwrap();
+            let numbering = Numbering::new(&shape, 8).unwrap();
+            (numbering.vectors_per_tile, numbering.anchors_per_mark, numbering.shares)
         };
-        assert_eq!(marks(0), (0, 5));
-        assert_eq!(marks(1024 * 32 / 3), (32, 5));
-        assert_eq!(marks(1024 * 32), (24, 7));
-        assert_eq!(marks(1024 * 32 + 11), (25, 7));
+        assert_eq!(marks(0, 1), (0, 1, 0));
+        assert_eq!(marks(97, 1), (2, 1, 2 * 97 * 3 * 2));
+        assert_eq!(marks(4096, 12), (43, 1, 2 * 4096 * 3 * 2 * 12 * 187 / 1000));
+        assert_eq!(marks(4097, 1), (9, 5, 0));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use kernels_gpu::args::{Divisor, Sizes, rule};
 use kernels_gpu::{
-    CHANNELS_PER_LANE, Kernels, MAX_GROUPS, WARP_LANES, WindowSizes, backward_shared_bytes,
-    forward_shared_bytes, gather_shared_bytes,
+    CHANNELS_PER_LANE, Kernels, MARK_THREADS, MAX_GROUPS, WARP_LANES, WindowSizes,
+    backward_shared_bytes, forward_shared_bytes, gather_shared_bytes, number_shared_bytes,
 };
 
 use crate::error::{Error, Result};
@@ -20,6 +20,12 @@ const SMALL_WARPS: u32 = 4;
 
 /// Up to so many anchors the blocks of backward are the larger ones: there are too few to fill a GPU otherwise.
 const FEW_ANCHORS: u32 = 2048;
+
+/// Most blocks for each batch item of the kernel that marks tiles.
+const MOST_MARK_BLOCKS: u32 = 4096;
+
+/// Most blocks of a kernel that is launched in case it is needed.
+const MOST_SPARE_BLOCKS: u32 = 1024;
 
 /// Threads of a block of the kernels that have one thread per item.
 const THREADS_PER_ITEM_BLOCK: u32 = 256;
@@ -172,10 +178,35 @@ impl Plan {
         Self::block_launch((anchors, 1), warps, bytes)
     }
 
+    /// A thread for each pair, or several pairs.
+    pub(crate) fn mark_launch(&self) -> Launch {
+        let pairs = self.sizes.anchors * self.sizes.pairs();
+        let items = u64::from(self.sizes.batch).min(MAX_GRID_Y) as u32;
+        Launch {
+            grid: (pairs.div_ceil(MARK_THREADS).min(MOST_MARK_BLOCKS), items),
+            threads: MARK_THREADS,
+            shared_bytes: 4 * MARK_THREADS,
+        }
+    }
+
+    /// A thread for each vector of marks.
+    pub(crate) fn number_launch(&self, numbering: &Numbering) -> Launch {
+        let blocks = numbering.vectors.div_ceil(MARK_THREADS as usize) as u32;
+        Launch { grid: (blocks, 1), threads: MARK_THREADS, shared_bytes: number_shared_bytes() }
+    }
+
     /// The blocks that the numbering gives to each tile of channels.
     pub(crate) fn gather_launch(&self, numbering: &Numbering) -> Launch {
         let grid = (numbering.blocks, self.sizes.channels.div_ceil(self.tile()));
         Self::block_launch(grid, SMALL_WARPS, gather_shared_bytes(SMALL_WARPS))
+    }
+
+    /// As [`gather_launch`](Self::gather_launch); but where shares may make the launch superfluous, no more blocks than run
+    /// at once, which take the others' work as well.
+    pub(crate) fn gather_samples_launch(&self, numbering: &Numbering) -> Launch {
+        let launch = self.gather_launch(numbering);
+        let most = if numbering.shares > 0 { MOST_SPARE_BLOCKS } else { u32::MAX };
+        Launch { grid: (launch.grid.0.min(most), launch.grid.1), ..launch }
     }
 
     fn block_launch(grid: (u32, u32), warps: u32, shared_bytes: u32) -> Launch {

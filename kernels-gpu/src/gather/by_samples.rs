@@ -1,0 +1,193 @@
+//! Adding up samples: the way that needs no memory for shares. A warp reads the locations of an anchor's points, one for
+//! each lane, finds those that touch the tile, and takes them together: the output gradient of an anchor is read once for
+//! all its points.
+
+use super::{Gather, Source, Sums};
+use crate::block::WARP;
+use crate::channels::Channels;
+use crate::limits::{CHANNELS_PER_LANE, WARP_LANES};
+use crate::memory;
+use crate::sample;
+use crate::storage::Storage;
+use crate::unroll::{array4, each4, upto8};
+#[cfg(target_arch = "nvptx64")]
+use cuda_std::GpuFloat;
+use cuda_std::warp;
+
+/// Adds up the samples of the anchors that have marks. Runs when there are no shares.
+pub(crate) struct BySamples;
+
+impl<T: Storage, C: Channels<T>> Source<T, C> for BySamples {
+    const OF_SHARES: bool = false;
+
+    #[inline(always)]
+    unsafe fn add(gather: &Gather<'_, T>, chosen: u32, mark: u32, _: u32, sums: &mut Sums) {
+        let sizes = &gather.args.sizes;
+        let anchors = gather.args.marks.by_anchors.value;
+        let points = anchors * sizes.points;
+        // The lanes look at the points of as many marks at a time as they can.
+        let lanes = points.next_power_of_two().min(WARP_LANES);
+        let shift = lanes.trailing_zeros();
+        let (turn, lane) = (gather.place.warp_lane >> shift, gather.place.warp_lane & (lanes - 1));
+        let mut left = chosen;
+        while left != 0 {
+            let mut from = None;
+            for other in 0..WARP_LANES >> shift {
+                if left != 0 && other == turn {
+                    from = Some(left.trailing_zeros());
+                }
+                left &= left.wrapping_sub(1);
+            }
+            // SAFETY: all lanes of the warp are here, also below: `left` is the same for all of them.
+            unsafe {
+                let (mark, _) = warp::warp_shuffle_idx(WARP, mark, from.unwrap_or(0), WARP_LANES);
+                let end = ((mark + 1) * anchors).min(sizes.anchors) * sizes.points;
+                let end = from.map_or(0, |_| end);
+                let mut first = 0;
+                while first < points {
+                    gather.add_points::<C>(mark * points + first + lane, end, sums);
+                    first += lanes;
+                }
+            }
+        }
+    }
+}
+
+/// Bilinear coefficient of the pixel at `centre` for a sample at `position`, along one axis; zero where the sample does
+/// not touch it.
+#[inline(always)]
+fn hat(position: f32, centre: u32) -> f32 {
+    (1.0 - (position - centre as f32).abs()).max(0.0)
+}
+
+/// The sample of a point on the tile's map, as its lane sees it.
+struct Sample {
+    /// First of its weights.
+    weight: usize,
+    /// What it counts for at each pixel of the tile; zero where it does not touch it.
+    coefficients: [f32; 4],
+}
+
+impl<T: Storage> Gather<'_, T> {
+    /// Adds those of the lanes' points that touch the tile. A lane looks at `point`, which counts if it is below `end`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`add_marked`](Gather::add_marked).
+    #[inline(always)]
+    unsafe fn add_points<C: Channels<T>>(&self, point: u32, end: u32, sums: &mut Sums) {
+        let sizes = &self.args.sizes;
+        let anchor = sizes.by_points.quotient(point);
+        let (camera, level) = sizes.by_levels.divide(self.tile.map_number);
+        let points = sizes.anchors * sizes.points;
+        // A point that does not count stands for one that exists.
+        let of_batch = self.tile.item * points as usize + point.min(points - 1) as usize;
+        let pair = of_batch * sizes.cameras as usize + camera as usize;
+        let mut own = Sample {
+            weight: (pair * sizes.levels as usize + level as usize) * sizes.groups as usize,
+            coefficients: [0.0; 4],
+        };
+        if point < end {
+            // SAFETY: a point of the item.
+            let [x, y] = unsafe { memory::load_pair(self.args.locations.wrapping_add(2 * pair)) };
+            if let Some([u, v]) = sample::position(x, y, self.tile.map, sizes.rule) {
+                let across = [hat(u, self.tile.left), hat(u, self.tile.left + 1)];
+                let down = [hat(v, self.tile.top), hat(v, self.tile.top + 1)];
+                own.coefficients = array4(|pixel| across[pixel % 2] * down[pixel / 2]);
+            }
+        }
+        // SAFETY: all lanes of the warp are here, also below: the ballots' results are the same for all of them.
+        unsafe {
+            let touched = own.coefficients.map(|one| warp::warp_vote_ballot(WARP, one > 0.0));
+            let mut left = touched[0] | touched[1] | touched[2] | touched[3];
+            while left != 0 {
+                // An anchor for each worker.
+                let (mut number, mut mine) = (0, 0);
+                for worker in 0..self.place.workers {
+                    let next = left.trailing_zeros() % WARP_LANES;
+                    let other = warp::warp_shuffle_idx(WARP, anchor, next, WARP_LANES).0;
+                    let alike = warp::warp_vote_ballot(WARP, anchor == other) & left;
+                    left &= !alike;
+                    if worker == self.place.worker {
+                        (number, mine) = (other, alike);
+                    }
+                }
+                self.add_anchor::<C>(number, mine, touched, &own, sums);
+            }
+        }
+    }
+
+    /// Adds an anchor's samples that touch the tile: those of the lanes in `mine`, none if it is empty. `touched` says
+    /// for each pixel which lanes' samples touch it.
+    ///
+    /// # Safety
+    ///
+    /// As for [`add_marked`](Gather::add_marked).
+    #[inline(always)]
+    unsafe fn add_anchor<C: Channels<T>>(
+        &self,
+        anchor: u32,
+        mine: u32,
+        touched: [u32; 4],
+        own: &Sample,
+        sums: &mut Sums,
+    ) {
+        let sizes = &self.args.sizes;
+        let anchor = self.tile.item * sizes.anchors as usize + anchor as usize;
+        let row_bytes = sizes.channels * size_of::<T>() as u32;
+        // SAFETY: the anchor's row of output gradients; without samples the item's first.
+        let upstream = unsafe {
+            C::load_row(self.args.grad_output, anchor * row_bytes as usize, self.channels)
+        };
+        // What the anchor counts for at each pixel, by slot.
+        let mut weights = [[0.0; CHANNELS_PER_LANE as usize]; 4];
+        let mut left = mine;
+        // SAFETY: all lanes of the warp are here, and stay until none has a sample left.
+        while unsafe { warp::warp_vote_any(WARP, left != 0) } {
+            // Two samples on their way at a time.
+            let mut samples = [([0.0; 4], [0.0; CHANNELS_PER_LANE as usize]); 2];
+            upto8(2, |index| {
+                let (live, lane) = (left != 0, left.trailing_zeros() % WARP_LANES);
+                left &= left.wrapping_sub(1);
+                // SAFETY: all lanes of the warp are here.
+                let (first, coefficients) = unsafe {
+                    (
+                        warp::warp_shuffle_idx(WARP, own.weight as u64, lane, WARP_LANES).0,
+                        own.coefficients.map(|one| warp::warp_shuffle_idx(WARP, one, lane, WARP_LANES).0),
+                    )
+                };
+                // A sample that is none has no weight at any pixel.
+                samples[index].0 = coefficients.map(|one| if live { one } else { 0.0 });
+                upto8(C::SLOTS, |slot| {
+                    let at = first as usize + self.groups[slot] as usize;
+                    // SAFETY: the group exists, and so does the sample's weight for it, be it some lane's sample.
+                    samples[index].1[slot] = unsafe { T::load(self.args.weights.wrapping_add(at)) };
+                });
+            });
+            upto8(2, |index| {
+                let (coefficients, factors) = samples[index];
+                upto8(C::SLOTS, |slot| {
+                    each4(|pixel| {
+                        // A pixel that no sample touches is left alone whatever the weight, NaN included.
+                        if coefficients[pixel] > 0.0 {
+                            weights[pixel][slot] =
+                                coefficients[pixel].mul_add(factors[slot], weights[pixel][slot]);
+                        }
+                    });
+                });
+            });
+        }
+        each4(|pixel| {
+            // And whatever the gradient.
+            if touched[pixel] & mine != 0 {
+                upto8(C::SLOTS, |slot| {
+                    upto8(C::PER_SLOT, |within| {
+                        let channel = slot * C::PER_SLOT + within;
+                        sums[pixel][channel] =
+                            weights[pixel][slot].mul_add(upstream[channel], sums[pixel][channel]);
+                    });
+                });
+            }
+        });
+    }
+}
