@@ -112,13 +112,15 @@ impl Numbering {
     }
 }
 
-/// How many shares to have memory for. On driving data one camera of six sees a point, and 100 samples make 70 to 100
-/// shares; with a single camera every sample may make one.
+/// How many shares to have memory for. On driving data one camera of six sees a point, two of twelve, and 100 samples make
+/// 70 shares, on finer maps 100; with a single camera every sample may make one.
 fn most_shares(shape: &AggregationShape) -> u32 {
     let layout = shape.layout();
     let seen_by_one = shape.batch() * shape.anchors() * shape.points() * layout.levels();
     let samples = seen_by_one as u128 * layout.cameras() as u128;
-    let expected = (samples * 187 / 1000).min(MOST_SHARES as u128) as usize;
+    // Of a thousand samples, were all points seen by all cameras.
+    let share = if layout.cameras() > 6 { 220 } else { 187 };
+    let expected = (samples * share / 1000).min(MOST_SHARES as u128) as usize;
     seen_by_one.max(expected).min(MOST_SHARES) as u32
 }
 
@@ -171,7 +173,7 @@ mod tests {
         };
         assert_eq!(marks(0, 1), (0, 1, 0));
         assert_eq!(marks(97, 1), (2, 1, 2 * 97 * 3 * 2));
-        assert_eq!(marks(4096, 12), (43, 1, 2 * 4096 * 3 * 2 * 12 * 187 / 1000));
+        assert_eq!(marks(4096, 12), (43, 1, 2 * 4096 * 3 * 2 * 12 * 220 / 1000));
         assert_eq!(marks(4097, 1), (9, 5, 0));
     }
 
