@@ -17,6 +17,9 @@ const MARKS: usize = 1024;
 /// Most shares: a limit of their numbers.
 const MOST_SHARES: usize = 1 << 28;
 
+/// Shares to have memory for in any case, if there can be so many.
+const FEW_SHARES: usize = 4096;
+
 /// Tiles of a batch item, the blocks that work on them, and the memory of their marks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Numbering {
@@ -113,7 +116,8 @@ impl Numbering {
 }
 
 /// How many shares to have memory for. On driving data one camera of six sees a point, two of twelve, and 100 samples make
-/// 70 shares, on finer maps 100; with a single camera every sample may make one.
+/// 70 shares, on finer maps 100; with a single camera every sample may make one. With many groups a share is large: all
+/// together take no more memory than the gradient they are for would in fp32.
 fn most_shares(shape: &AggregationShape) -> u32 {
     let layout = shape.layout();
     let seen_by_one = shape.batch() * shape.anchors() * shape.points() * layout.levels();
@@ -121,7 +125,9 @@ fn most_shares(shape: &AggregationShape) -> u32 {
     // Of a thousand samples, were all points seen by all cameras.
     let share = if layout.cameras() > 6 { 220 } else { 187 };
     let expected = (samples * share / 1000).min(MOST_SHARES as u128) as usize;
-    seen_by_one.max(expected).min(MOST_SHARES) as u32
+    let gradient = shape.batch() * layout.num_feat() * shape.embed_dims();
+    let most = (gradient / (4 * shape.groups())).max(FEW_SHARES).min(MOST_SHARES);
+    seen_by_one.max(expected).min(most) as u32
 }
 
 /// The number in 32 bits, with room for one more step.
@@ -173,8 +179,23 @@ mod tests {
         };
         assert_eq!(marks(0, 1), (0, 1, 0));
         assert_eq!(marks(97, 1), (2, 1, 2 * 97 * 3 * 2));
-        assert_eq!(marks(4096, 12), (43, 1, 2 * 4096 * 3 * 2 * 12 * 220 / 1000));
+        assert_eq!(marks(2000, 12), (21, 1, 4096));
         assert_eq!(marks(4097, 1), (9, 5, 0));
+    }
+
+    #[test]
+    fn memory_for_shares_follows_the_samples_and_ends_with_the_gradient() {
+        let levels = [(64, 176), (32, 88)].map(|(height, width)| LevelShape { height, width });
+        let shares = |cameras, groups| {
+            let layout = FeatureLayout::uniform(cameras, &levels).unwrap();
+            let shape = AggregationShape::new(layout, 2, 900, 13, 256, groups).unwrap();
+            Numbering::new(&shape, 4).unwrap().shares as usize
+        };
+        let seen_by_one = 2 * 900 * 13 * 2;
+        assert_eq!(shares(1, 8), seen_by_one);
+        assert_eq!(shares(6, 8), seen_by_one * 6 * 187 / 1000);
+        assert_eq!(shares(12, 8), seen_by_one * 12 * 220 / 1000);
+        assert_eq!(shares(1, 256), 2 * (64 * 176 + 32 * 88) / 4);
     }
 
     #[test]
