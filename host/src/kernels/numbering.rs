@@ -126,7 +126,7 @@ fn most_shares(shape: &AggregationShape) -> u32 {
     let share = if layout.cameras() > 6 { 220 } else { 187 };
     let expected = (samples * share / 1000).min(MOST_SHARES as u128) as usize;
     let gradient = shape.batch() * layout.num_feat() * shape.embed_dims();
-    let most = (gradient / (4 * shape.groups())).max(FEW_SHARES).min(MOST_SHARES);
+    let most = (gradient / (4 * shape.groups())).clamp(FEW_SHARES, MOST_SHARES);
     seen_by_one.max(expected).min(most) as u32
 }
 
