@@ -16,7 +16,8 @@ on_every_backend!(
     tiles_that_a_block_shares_match_the_exact_sums,
     maps_of_many_tiles_match_the_exact_sums,
     more_maps_than_a_warp_has_lanes_match_the_exact_sums,
-    points_that_share_marks_match_the_exact_sums,
+    shares_without_room_match_the_exact_sums,
+    anchors_of_many_words_of_marks_match_the_exact_sums,
     more_rows_than_a_window_holds_match_the_exact_sums,
     border_of_the_operator_rule,
     rim_of_the_grid_sample_rule,
@@ -25,6 +26,8 @@ on_every_backend!(
     weights_of_skipped_samples_are_ignored,
     weights_of_skipped_levels_are_ignored,
     not_a_number_spreads_from_counted_samples_only,
+    not_a_number_spreads_to_touched_pixels_only,
+    weights_of_almost_nothing_spread_not_a_number,
     missing_corners_are_not_read,
     ties_are_rounded_to_even,
     more_elements_than_a_grid_has_threads,
@@ -184,16 +187,16 @@ fn tiles_that_a_block_shares_match_the_exact_sums<T: Element>(subject: &Subject)
     }
 }
 
-/// A map of 64 by 64 tiles, of which the last row and column have one pixel across.
+/// A map of 65 by 64 tiles, of which the last row and column have one pixel across.
 fn maps_of_many_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
-    let level = LevelShape { height: 127, width: 127 };
+    let level = LevelShape { height: 129, width: 127 };
     let layout = FeatureLayout::uniform(1, &[level]).expect("has pixels");
     let shape = AggregationShape::new(layout, 1, 20, 10, 4, 1).expect("fit");
     let mut case = Case::random(shape, 8);
     for anchor in 0..5 {
         // Left of the first column, between rows 63 and 64, which are in different tiles.
         case.sampling_locations[[0, anchor, 0, 0, 0]] = 0.003;
-        case.sampling_locations[[0, anchor, 0, 0, 1]] = 64.0 / 127.0 + 0.0004 * anchor as f64;
+        case.sampling_locations[[0, anchor, 0, 0, 1]] = 64.0 / 129.0 + 0.0004 * anchor as f64;
         // Right of the last column and below the last row.
         case.sampling_locations.slice_mut(s![0, anchor, 1, 0, ..]).fill(0.997);
     }
@@ -209,19 +212,39 @@ fn more_maps_than_a_warp_has_lanes_match_the_exact_sums<T: Element>(subject: &Su
     assert_matches(&Case::random(shape, 6).cast::<T>(), subject, BorderRule::GridSample);
 }
 
-/// More points than 1,024 times 32, so that more than 32 neighbours share a mark, and more than 32 marks in several words.
-fn points_that_share_marks_match_the_exact_sums<T: Element>(subject: &Subject) {
-    let levels = [(3, 3), (40, 40)].map(|(height, width)| LevelShape { height, width });
-    let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
-    let shape = AggregationShape::new(layout, 1, 34, 1000, 1, 1).expect("fit");
-    let mut case = Case::random(shape, 9);
-    // Few are seen.
-    for (number, mut location) in case.sampling_locations.rows_mut().into_iter().enumerate() {
-        if number % 97 != 0 {
-            location.fill(-1.0);
-        }
+/// Most samples touch more tiles than one, and each tile has few of them: with a single camera there is no memory for as
+/// many shares, and the gather adds up samples.
+fn shares_without_room_match_the_exact_sums<T: Element>(subject: &Subject) {
+    let levels = [(40, 40), (9, 9)].map(|(height, width)| LevelShape { height, width });
+    for (anchors, points, channels, groups) in [(5, 40, 16, 2), (30, 3, 6, 2), (3, 5, 264, 33)] {
+        let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
+        let shape =
+            AggregationShape::new(layout, 2, anchors, points, channels, groups).expect("sizes fit");
+        let mut case = Case::random(shape, 11);
+        // All are seen.
+        case.sampling_locations.mapv_inplace(|x| f64::from(((x + 0.21) / 1.42) as f32));
+        assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
     }
-    assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
+}
+
+/// Marks of several words, of several vectors, of more vectors than a warp has lanes, and at last those of five anchors
+/// each, which have no shares.
+fn anchors_of_many_words_of_marks_match_the_exact_sums<T: Element>(subject: &Subject) {
+    let levels = [(2, 3), (20, 30)].map(|(height, width)| LevelShape { height, width });
+    for (anchors, points, every) in [(230, 2, 3), (3200, 1, 29), (4099, 7, 97)] {
+        let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
+        let shape = AggregationShape::new(layout, 1, anchors, points, 2, 1).expect("fit");
+        let mut case = Case::random(shape, 9);
+        // Few are seen, the last one among them.
+        let last = anchors * points - 1;
+        for (number, mut location) in case.sampling_locations.rows_mut().into_iter().enumerate() {
+            if number % every != last % every {
+                location.fill(-1.0);
+            }
+        }
+        case.sampling_locations.slice_mut(s![0, -1, -1, 0, ..]).fill(0.3);
+        assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
+    }
 }
 
 /// Anchors whose samples touch more distinct rows than a block holds at a time: 384, and fewer with many groups.
@@ -388,6 +411,66 @@ fn not_a_number_spreads_from_counted_samples_only<T: Element>(subject: &Subject)
         assert!(output.iter().all(|value| value.to_f64() == f64::INFINITY));
         assert!(gradients.weights.iter().all(|value| value.to_f64() == f64::INFINITY));
         assert!(gradients.feature_maps.iter().all(|value| value.to_f64() == 0.75));
+    }
+}
+
+/// One anchor with two points on a map of 4 by 6: between rows 1 and 2, left of the first column and between columns 1 and
+/// 2. Of the tile of columns 0 and 1 each touches one. `others` anchors are not seen.
+fn two_points<T: Element>(others: usize, channels: usize) -> Case<T> {
+    let layout = FeatureLayout::uniform(1, &[LevelShape { height: 4, width: 6 }]);
+    let shape = AggregationShape::new(layout.expect("has pixels"), 1, 1 + others, 2, channels, 2)
+        .expect("sizes fit");
+    let mut case = Case::random(shape, 12);
+    case.sampling_locations.fill(-3.0);
+    for (point, x) in [0.25, 2.125].into_iter().enumerate() {
+        case.sampling_locations[[0, 0, point, 0, 0]] = x / 6.0;
+        case.sampling_locations[[0, 0, point, 0, 1]] = 2.125 / 4.0;
+    }
+    case.cast()
+}
+
+/// The columns in which the gradient of the feature maps is not finite: all channels of rows 1 and 2, and nothing else.
+fn spoilt_columns<T: Element>(case: &Case<T>, subject: &Subject) -> Vec<usize> {
+    let (_, gradients) = case.run(subject, BorderRule::Operator);
+    let spoilt = |row: usize, column: usize| {
+        let pixel = gradients.feature_maps.slice(s![0, 6 * row + column, ..]);
+        let count = pixel.iter().filter(|value| !value.to_f64().is_finite()).count();
+        assert!(count == 0 || count == pixel.len(), "row {row}, column {column}: {pixel}");
+        count > 0
+    };
+    (0..6)
+        .filter(|&column| {
+            let [above, first, second, below] = [0, 1, 2, 3].map(|row| spoilt(row, column));
+            assert_eq!([above, first, below], [false, second, false], "column {column}");
+            second
+        })
+        .collect()
+}
+
+/// Without other anchors there is no memory for the shares, with them there is.
+fn not_a_number_spreads_to_touched_pixels_only<T: Element>(subject: &Subject) {
+    for (others, channels) in [0, 9].into_iter().flat_map(|others| [(others, 16), (others, 6)]) {
+        let mut case = two_points::<T>(others, channels);
+        case.grad_output.slice_mut(s![0, 0, ..]).fill(T::from_f64(f64::NAN));
+        assert_eq!(spoilt_columns(&case, subject), [0, 1, 2], "{others} others");
+
+        for (point, columns) in [vec![0], vec![1, 2]].into_iter().enumerate() {
+            let mut case = two_points::<T>(others, channels);
+            case.weights.slice_mut(s![0, 0, point, .., .., ..]).fill(T::from_f64(f64::NAN));
+            assert_eq!(spoilt_columns(&case, subject), columns, "{others} others, point {point}");
+        }
+    }
+}
+
+/// Products with the coefficients that are too small for fp32 count still, be they minus zero.
+fn weights_of_almost_nothing_spread_not_a_number<T: Element>(subject: &Subject) {
+    for weight in [-f64::from(f32::from_bits(1)), -0.0, 0.0] {
+        for others in [0, 9] {
+            let mut case = two_points::<T>(others, 6);
+            case.weights.fill(T::from_f64(weight));
+            case.grad_output.slice_mut(s![0, 0, ..]).fill(T::from_f64(f64::NAN));
+            assert_eq!(spoilt_columns(&case, subject), [0, 1, 2], "{others} others, {weight}");
+        }
     }
 }
 
