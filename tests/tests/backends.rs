@@ -17,7 +17,7 @@ on_every_backend!(
     maps_of_many_tiles_match_the_exact_sums,
     more_maps_than_a_warp_has_lanes_match_the_exact_sums,
     shares_without_room_match_the_exact_sums,
-    anchors_of_many_words_of_marks_match_the_exact_sums,
+    marks_of_many_anchors_match_the_exact_sums,
     more_rows_than_a_window_holds_match_the_exact_sums,
     border_of_the_operator_rule,
     rim_of_the_grid_sample_rule,
@@ -229,7 +229,7 @@ fn shares_without_room_match_the_exact_sums<T: Element>(subject: &Subject) {
 
 /// Marks of several words, of several vectors, of more vectors than a warp has lanes, and at last those of five anchors
 /// each, which have no shares.
-fn anchors_of_many_words_of_marks_match_the_exact_sums<T: Element>(subject: &Subject) {
+fn marks_of_many_anchors_match_the_exact_sums<T: Element>(subject: &Subject) {
     let levels = [(2, 3), (20, 30)].map(|(height, width)| LevelShape { height, width });
     for (anchors, points, every) in [(230, 2, 3), (3200, 1, 29), (4099, 7, 97)] {
         let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
