@@ -241,8 +241,7 @@ fn part_of<T: Element>(data: &BlockData<T>, item: usize) -> BlockData<T> {
 /// The relative L2 errors of the anchors for each quantity that they have for themselves, as one number.
 ///
 /// That is the largest where layers are exact in fp32. Where they round to fewer bits it is the median: the rounding moves key
-/// points a little, and one that it moves over a line between pixel centres has another derivative. In fp64 alone, rounding the
-/// instance features of W2 to 10 bits changes the gradient of one of 48 anchors by 0.4, and those of the others by at most 0.005.
+/// points a little, and one that it moves over a line between pixel centres has another derivative.
 fn errors<T: Element>(
     judged: &[Judged],
     output: &Array3<T>,
