@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cuda_builder::assembler::{Assembler, Usage};
 use cuda_builder::{CudaBuilderError, NvvmArch, ptx};
+use rayon::prelude::*;
 
 /// Assembles every file for every GPU it runs on and prints a table; false if a kernel spills or a file is not
 /// accepted.
@@ -41,8 +42,11 @@ fn assemble(
     let mut good = true;
     let mut lines = vec![format!("\n{name} ({oldest})")];
     let mut rows = Vec::new();
-    for &arch in archs.iter().filter(|&&arch| arch >= oldest) {
-        match assembler.assemble(file, arch) {
+    let archs: Vec<_> = archs.iter().copied().filter(|&arch| arch >= oldest).collect();
+    let results: Vec<_> =
+        archs.into_par_iter().map(|arch| (arch, assembler.assemble(file, arch))).collect();
+    for (arch, result) in results {
+        match result {
             Ok(usages) => rows.extend(usages.into_iter().map(|usage| (arch, usage))),
             Err(error) => {
                 lines.push(format!("  {error}"));
