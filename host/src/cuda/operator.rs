@@ -135,8 +135,8 @@ impl<T: GpuElement> Operator<T> {
     /// Where the feature gradient is gathered ([`Algorithm::Repeatable`], fp16 and bf16, anchors of 64 points or more): 16 bytes
     /// for every 2 by 2 pixels and 96 anchors, whatever the number of channels, and for up to 4,096 anchors of a batch item
     /// memory for what they count for at these pixels, `16 G` bytes each. That is one for every point and level, or 187 for
-    /// 1,000 samples (220 with more than six cameras) if that is more, but together no more than the gradient would take in
-    /// fp32.
+    /// 1,000 samples if that is more (up to 220, where that takes at most 9 % of the gradient in fp32), but together no more
+    /// than the gradient would take in fp32.
     ///
     /// Where it is added to memory: none for fp32, and for fp16 and bf16, when maps share pixels, an fp32 copy of it.
     #[must_use]
