@@ -74,20 +74,20 @@ fn table<'a>(memory: &mut Memory<'a>, plan: &'a Plan) -> *const Level {
 }
 
 /// The emulator with the buffers of one call.
-pub(crate) struct Runner<'a> {
+struct Runner<'a> {
     emulator: Emulator,
     memory: &'a Memory<'a>,
 }
 
 impl<'a> Runner<'a> {
-    pub(crate) fn new(memory: &'a Memory<'a>) -> Self {
+    fn new(memory: &'a Memory<'a>) -> Self {
         Self { emulator: Emulator::new(), memory }
     }
 }
 
 impl Runner<'_> {
     /// An error unless the kernels wrote every byte of the buffer.
-    pub(crate) fn check_written(&self, name: &'static str) -> Result<()> {
+    fn check_written(&self, name: &'static str) -> Result<()> {
         match self.memory.unwritten(name) {
             0 => Ok(()),
             bytes => Err(failed(

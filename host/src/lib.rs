@@ -134,9 +134,6 @@ pub use format::{FormattedFeatureMaps, feature_maps_format, feature_maps_unforma
 pub use half;
 #[cfg(any(cuda_backend, feature = "emulator"))]
 pub use kernels::GpuElement;
-#[cfg(any(cuda_backend, feature = "emulator"))]
-#[doc(hidden)]
-pub use kernels::block::alone as linear_kernels;
 pub use layout::{FeatureLayout, LevelShape};
 pub use ndarray;
 pub use operator::{

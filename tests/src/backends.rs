@@ -69,7 +69,7 @@ impl fmt::Display for Subject {
 
 /// Instantiates tests that are generic over the element type: `on_every_backend!(check, ...)` makes, for every function
 /// `fn check<T: Element>(subject: &Subject)`, the tests `check::<backend>::<dtype>`. `on_every_backend!(block: check, ...)` leaves out the
-/// backends that do not compute the attention block, `on_every_backend!(kernels: check, ...)` those that run no GPU kernels.
+/// backends that do not compute the attention block.
 #[macro_export]
 macro_rules! on_every_backend {
     ($($check:ident),+ $(,)?) => {
@@ -88,14 +88,6 @@ macro_rules! on_every_backend {
     (block: $($check:ident),+ $(,)?) => {
         $(mod $check {
             $crate::on_every_backend!(@block $check);
-        })+
-    };
-    (kernels: $($check:ident),+ $(,)?) => {
-        $(mod $check {
-            $crate::on_every_backend!(@subject $check emulator
-                fp32 f32, fp16 half::f16, bf16 half::bf16);
-            $crate::on_every_backend!(@subject $check cuda
-                fp32 f32, fp16 half::f16, bf16 half::bf16);
         })+
     };
     // Where the whole attention block runs, and everything else.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ptr;
 
 use bytemuck::Pod;
 use cuda_std::emulator::{Emulator, LaunchConfig, Memory};
@@ -29,6 +30,16 @@ impl Lab {
             "emulator" => Some(Self::Emulator),
             "cuda" => gpu(),
             _ => panic!("no lab is called {name}"),
+        }
+    }
+
+    /// Whether the kernels for tensor cores multiply on them; in fp32 where there are none.
+    #[must_use]
+    pub fn has_tensor_cores(&self) -> bool {
+        match self {
+            Self::Emulator => true,
+            #[cfg(lab_cuda)]
+            Self::Cuda(device) => device.compute_capability() >= (8, 0),
         }
     }
 
@@ -90,8 +101,10 @@ pub struct Bench<'a> {
 
 #[derive(Debug)]
 struct Buffer {
-    /// In words of 16 bytes: kernels may read as many at a time.
+    /// Words of 16 bytes: kernels may read as many at a time.
     words: Vec<u128>,
+    /// Bytes that the array has of them.
+    bytes: usize,
     is_output: bool,
 }
 
@@ -104,6 +117,12 @@ impl Addresses {
     #[must_use]
     pub fn of<T>(&self, array: Array<T>) -> *const T {
         self.0[array.number].cast_const().cast()
+    }
+
+    /// The first element of an array that may be missing; null if it is.
+    #[must_use]
+    pub fn of_some<T>(&self, array: Option<Array<T>>) -> *const T {
+        array.map_or(ptr::null(), |array| self.of(array))
     }
 
     /// The first element of an output.
@@ -129,8 +148,9 @@ impl Bench<'_> {
     }
 
     fn add<T>(&mut self, length: usize, is_output: bool) -> Array<T> {
-        let words = vec![u128::MAX; (length * size_of::<T>()).div_ceil(16).max(1)];
-        self.buffers.push(Buffer { words, is_output });
+        let bytes = length * size_of::<T>();
+        let words = vec![u128::MAX; bytes.div_ceil(16).max(1)];
+        self.buffers.push(Buffer { words, bytes, is_output });
         Array { number: self.buffers.len() - 1, length, element: PhantomData }
     }
 
@@ -160,13 +180,15 @@ impl Bench<'_> {
         match self.lab {
             Lab::Emulator => {
                 let mut memory = Memory::new();
-                let addresses = self.buffers.iter_mut().map(|Buffer { words, is_output }| {
-                    if !*is_output {
-                        memory.read_only("input", words).cast_mut().cast()
+                let addresses = self.buffers.iter_mut().map(|buffer| {
+                    let words = bytemuck::cast_slice_mut(&mut buffer.words);
+                    let array: &mut [u8] = &mut words[..buffer.bytes];
+                    if !buffer.is_output {
+                        memory.read_only("input", array).cast_mut()
                     } else if self.has_run {
-                        memory.read_write("output", words).cast()
+                        memory.read_write("output", array)
                     } else {
-                        memory.uninitialised("output", words).cast()
+                        memory.uninitialised("output", array)
                     }
                 });
                 let args = args(&Addresses(addresses.collect()));
@@ -195,7 +217,7 @@ impl Bench<'_> {
                     .expect("room for the arrays of a test");
                 let addresses = arrays
                     .iter()
-                    .map(|array| std::ptr::without_provenance_mut(array.pointer() as usize));
+                    .map(|array| ptr::without_provenance_mut(array.pointer() as usize));
                 let args = args(&Addresses(addresses.collect()));
                 // SAFETY: the caller's promise. Uploading has made the device's context current.
                 unsafe { driver::launch(device, entry.name, grid, threads, shared_bytes, args) };

@@ -2,28 +2,29 @@
 
 use std::fmt::Arguments;
 
-#[cfg(feature = "cuda")]
-use deformable_aggregation::Backend;
-use deformable_aggregation::linear_kernels::{
-    Direction, Epilogue, Matrix, Results, drop_back, multiply, sum, weigh,
-};
 use deformable_aggregation::{DType, GpuElement};
-use deformable_aggregation_tests::{Subject, on_every_backend};
+use deformable_aggregation_tests::{Addresses, Bench, Lab, in_every_lab};
 use half::{bf16, f16};
+use kernels_gpu::block_args::{
+    DropArgs, Dropout, LinearArgs, LinearWeightArgs, Rows, SumArgs, Target,
+};
+use kernels_gpu::{
+    BlockKernels, PRODUCT_BYTES, PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, Products, SUM,
+};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-on_every_backend!(kernels:
+in_every_lab!(
     layers_match_fp64,
     gradients_of_inputs_match_fp64,
     gradients_of_weights_match_fp64,
-    sums_match_fp64,
     gradients_pass_dropout,
     products_repeat_bit_for_bit,
 );
+in_every_lab!(fp32: sums_match_fp64);
 
 /// Rows, depth and columns: what no tile divides, what 16-byte accesses need, more than a tile or step has, next to nothing; at
-/// last so many tiles that blocks have two.
+/// last many tiles.
 const SIZES: [[usize; 3]; 10] = [
     [1, 1, 1],
     [63, 7, 31],
@@ -37,6 +38,9 @@ const SIZES: [[usize; 3]; 10] = [
     [705, 17, 449],
 ];
 
+/// Rows and columns of the products whose blocks have two tiles.
+const PAIRED: [usize; 2] = [705, 449];
+
 /// How a product rounds its factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Factors {
@@ -48,14 +52,9 @@ enum Factors {
 
 impl Factors {
     /// Those of a product whose left operand comes as elements, or as fp32 numbers.
-    fn of<T: GpuElement>(subject: &Subject, is_exact: bool, of_numbers: bool) -> Self {
-        let has_tensor_cores = match &subject.backend {
-            #[cfg(feature = "cuda")]
-            Backend::Cuda(device) => device.compute_capability() >= (8, 0),
-            _ => true,
-        };
+    fn of<T: GpuElement>(lab: &Lab, is_exact: bool, of_numbers: bool) -> Self {
         match T::DTYPE {
-            _ if is_exact || !has_tensor_cores => Self::Fp32,
+            _ if is_exact || !lab.has_tensor_cores() => Self::Fp32,
             DType::F16 if !of_numbers => Self::Fp16,
             DType::Bf16 if !of_numbers => Self::Bf16,
             _ => Self::Tf32,
@@ -111,14 +110,9 @@ fn elements<T: GpuElement>(generator: &mut ChaCha8Rng, count: usize) -> Vec<T> {
     numbers(generator, count).into_iter().map(|number| T::from_f64(number.into())).collect()
 }
 
-/// What a kernel has to write, with something else in it.
-fn poisoned<T: GpuElement>(count: usize) -> Vec<T> {
-    vec![T::from_f64(f64::NAN); count]
-}
-
 /// The operand's number in a row and column, in fp32 as the kernels add it up.
 fn number<T: GpuElement>(matrix: &Matrix<'_, T>, row: usize, column: usize) -> f32 {
-    let first_rows = matrix.first.len() / matrix.stride;
+    let first_rows = matrix.first_rows();
     if row >= first_rows {
         return matrix.tail[(row - first_rows) * matrix.columns + column];
     }
@@ -127,12 +121,220 @@ fn number<T: GpuElement>(matrix: &Matrix<'_, T>, row: usize, column: usize) -> f
     matrix.first[at].to_f64() as f32 + added
 }
 
+/// Rows of elements, and of fp32 numbers behind them.
+#[derive(Clone, Copy, Debug)]
+struct Matrix<'a, T> {
+    /// The first rows, `stride` apart, whole ones.
+    first: &'a [T],
+    /// Elements that are added to them.
+    added: Option<&'a [T]>,
+    /// The other rows.
+    tail: &'a [f32],
+    columns: usize,
+    /// Distance of the first rows.
+    stride: usize,
+}
+
 fn only<T>(first: &[T], columns: usize) -> Matrix<'_, T> {
     Matrix { first, added: None, tail: &[], columns, stride: columns }
 }
 
 fn only_numbers<T>(tail: &[f32], columns: usize) -> Matrix<'_, T> {
     Matrix { first: &[], added: None, tail, columns, stride: columns }
+}
+
+impl<T: GpuElement> Matrix<'_, T> {
+    fn first_rows(&self) -> usize {
+        self.first.len() / self.stride
+    }
+
+    fn rows(&self) -> usize {
+        self.first_rows() + self.tail.len() / self.columns
+    }
+
+    /// What makes an argument of it, its arrays on the bench.
+    fn place(&self, bench: &mut Bench<'_>) -> impl Fn(&Addresses) -> Rows<T::Kernel> + use<T> {
+        let first = bench.input(self.first);
+        let added = self.added.map(|added| bench.input(added));
+        let tail = bench.input(self.tail);
+        let (first_rows, rows) = (self.first_rows(), self.rows());
+        let (columns, stride) = (self.columns, self.stride);
+        // Every array of a bench begins at a multiple of 16 bytes.
+        let is_aligned = first_rows == 0 || (size_of::<T>() * stride).is_multiple_of(16);
+        move |at| Rows {
+            first: at.of(first).cast(),
+            added: at.of_some(added).cast(),
+            tail: at.of(tail),
+            first_rows: first_rows as u64,
+            rows: rows as u64,
+            columns: columns as u32,
+            stride: stride as u32,
+            wide: (is_aligned && columns.is_multiple_of(4)).into(),
+        }
+    }
+}
+
+/// What is done to a product, as [`Target`] says.
+#[derive(Clone, Copy, Debug)]
+struct Epilogue<'a, T> {
+    /// A number for each column.
+    bias: Option<&'a [f32]>,
+    /// Rows that get it.
+    bias_rows: usize,
+    /// A number for each element of the first rows, and the probability that one is dropped.
+    dropout: Option<(&'a [f32], f32)>,
+    /// `(first rows, columns)`.
+    addend: Option<&'a [f32]>,
+    /// `(first rows, columns)`.
+    residual: Option<&'a [T]>,
+    /// Whether the residual goes behind the product.
+    concatenate: bool,
+    /// Whether the product itself is wanted as well.
+    plain: bool,
+}
+
+impl<T> Epilogue<'_, T> {
+    /// Nothing.
+    const NONE: Self = Self {
+        bias: None,
+        bias_rows: 0,
+        dropout: None,
+        addend: None,
+        residual: None,
+        concatenate: false,
+        plain: false,
+    };
+}
+
+/// Where a product goes.
+struct Results<T> {
+    /// `(first rows, columns)`, or twice the columns.
+    first: Vec<T>,
+    /// `(first rows, columns)`.
+    plain: Vec<T>,
+    /// `(other rows, columns)`.
+    tail: Vec<f32>,
+}
+
+/// Which product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    /// The layer: the weight is `(columns, depth)`.
+    Forward,
+    /// The gradient of its input: the weight is `(depth, columns)`.
+    Input,
+}
+
+fn products<T: GpuElement>(is_exact: bool) -> Products<T::Kernel> {
+    if is_exact { T::Kernel::EXACT } else { T::Kernel::TENSOR }
+}
+
+/// Whether blocks have two tiles, and how many of them are down and across.
+fn tiles(rows: usize, columns: usize) -> (u32, [u32; 2]) {
+    let paired = u32::from([rows, columns] == PAIRED);
+    let across = columns.div_ceil((PRODUCT_COLUMNS << paired) as usize);
+    (paired, [rows.div_ceil(PRODUCT_ROWS as usize) as u32, across as u32])
+}
+
+/// The dropout of a test: of these numbers with this probability.
+fn dropout(numbers: *const f32, threshold: f32) -> Dropout {
+    Dropout { numbers, threshold, scale: (1.0 - threshold).recip(), ..Dropout::NONE }
+}
+
+/// The product of `input` and `weight`. The gradient of an input is one of elements or one of numbers.
+fn multiply<T: GpuElement>(
+    lab: &Lab,
+    is_exact: bool,
+    direction: Direction,
+    input: Matrix<'_, T>,
+    weight: &[f32],
+    epilogue: &Epilogue<'_, T>,
+) -> Results<T> {
+    let (rows, first_rows) = (input.rows(), input.first_rows());
+    let columns = weight.len() / input.columns;
+    let kernels = products::<T>(is_exact);
+    let (entry, depth) = match direction {
+        Direction::Forward => (kernels.linear, input.columns),
+        Direction::Input if input.first.is_empty() => (kernels.input_of_numbers, columns),
+        Direction::Input => (kernels.input, columns),
+    };
+    let stride = columns * if epilogue.concatenate { 2 } else { 1 };
+    let mut bench = lab.bench();
+    let first = bench.output::<T>(first_rows * stride);
+    let plain = epilogue.plain.then(|| bench.output::<T>(first_rows * columns));
+    let tail = bench.output::<f32>((rows - first_rows) * columns);
+    let bias = epilogue.bias.map(|bias| bench.input(bias));
+    let mask = epilogue.dropout.map(|(mask, threshold)| (bench.input(mask), threshold));
+    let addend = epilogue.addend.map(|addend| bench.input(addend));
+    let residual = epilogue.residual.map(|residual| bench.input(residual));
+    let input = input.place(&mut bench);
+    let weight = only_numbers::<T>(weight, depth).place(&mut bench);
+    let (paired, [down, across]) = tiles(rows, columns);
+    // SAFETY: the arrays have the sizes that the arguments say.
+    unsafe {
+        bench.launch(entry, (down, across), PRODUCT_THREADS, PRODUCT_BYTES, |at| LinearArgs {
+            input: input(at),
+            weight: weight(at),
+            target: Target {
+                bias: at.of_some(bias),
+                bias_rows: epilogue.bias_rows as u64,
+                dropout: mask
+                    .map_or(Dropout::NONE, |(mask, threshold)| dropout(at.of(mask), threshold)),
+                addend: at.of_some(addend),
+                residual: at.of_some(residual).cast(),
+                residual_stride: columns as u32,
+                concatenate: epilogue.concatenate.into(),
+                first: at.of_mut(first).cast(),
+                stride: stride as u32,
+                columns: columns as u32,
+                plain: at.of_some(plain).cast_mut().cast(),
+                tail: at.of_mut(tail),
+                first_rows: first_rows as u64,
+                rows: rows as u64,
+            },
+            paired,
+        });
+    }
+    Results {
+        first: bench.read(first),
+        plain: plain.map_or(Vec::new(), |plain| bench.read(plain)),
+        tail: bench.read(tail),
+    }
+}
+
+/// The gradients of weight and bias, `(out, in)` and `out` behind them, for each part of `part_rows` rows.
+fn weigh<T: GpuElement>(
+    lab: &Lab,
+    is_exact: bool,
+    upstream: Matrix<'_, T>,
+    input: Matrix<'_, T>,
+    bias_rows: usize,
+    part_rows: usize,
+) -> Vec<f32> {
+    let (outputs, inputs) = (upstream.columns, input.columns);
+    let parts = upstream.rows().div_ceil(part_rows);
+    let part_words = outputs * inputs + outputs;
+    let kernels = products::<T>(is_exact);
+    let entry = if upstream.first.is_empty() { kernels.weight_of_numbers } else { kernels.weight };
+    let mut bench = lab.bench();
+    let gradient = bench.output::<f32>(parts * part_words);
+    let (upstream, input) = (upstream.place(&mut bench), input.place(&mut bench));
+    let (paired, [down, across]) = tiles(outputs, inputs);
+    let grid = (down * across, parts as u32);
+    // SAFETY: the arrays have the sizes that the arguments say.
+    unsafe {
+        bench.launch(entry, grid, PRODUCT_THREADS, PRODUCT_BYTES, |at| LinearWeightArgs {
+            upstream: upstream(at),
+            input: input(at),
+            bias_rows: bias_rows as u64,
+            weight: at.of_mut(gradient),
+            bias: at.of_mut(gradient).wrapping_add(outputs * inputs),
+            part_rows: part_rows as u64,
+            part_words: part_words as u64,
+            paired,
+        });
+    }
+    bench.read(gradient)
 }
 
 /// The dot product of a row of the input and a line of the weight.
@@ -150,7 +352,7 @@ fn product<T: GpuElement>(
 }
 
 /// Rows of elements with others added, and of numbers behind them; bias for some rows, dropout, and the residual added or beside.
-fn layers_match_fp64<T: GpuElement>(subject: &Subject) {
+fn layers_match_fp64<T: GpuElement>(lab: &Lab) {
     let mut generator = ChaCha8Rng::seed_from_u64(1);
     let random = &mut generator;
     for (number_of_case, [rows, depth, columns]) in SIZES.into_iter().enumerate() {
@@ -173,23 +375,19 @@ fn layers_match_fp64<T: GpuElement>(subject: &Subject) {
                 bias: Some(&bias),
                 bias_rows: first_rows.saturating_sub(number_of_case % 2),
                 dropout: (number_of_case % 2 == 0).then_some((&mask[..], 0.25)),
-                addend: None,
                 residual: Some(&residual),
                 concatenate: number_of_case % 4 < 2,
+                ..Epilogue::NONE
             };
             let stride = columns * if epilogue.concatenate { 2 } else { 1 };
-            let mut output = poisoned::<T>(first_rows * stride);
-            let mut rest = poisoned::<f32>((rows - first_rows) * columns);
-            let results = Results { first: &mut output, plain: None, tail: &mut rest };
-            let direction = Direction::Forward;
-            multiply(&subject.backend, is_exact, direction, input, &weight, &epilogue, results)
-                .unwrap_or_else(|error| panic!("{error}"));
+            let results = multiply(lab, is_exact, Direction::Forward, input, &weight, &epilogue);
+            let Results { first: output, tail: rest, .. } = results;
 
-            let factors = Factors::of::<T>(subject, is_exact, false);
+            let factors = Factors::of::<T>(lab, is_exact, false);
             for row in 0..rows {
                 for column in 0..columns {
                     let place = format_args!(
-                        "{subject}, {factors:?}, {rows} {depth} {columns}, {row} {column}"
+                        "{lab}, {factors:?}, {rows} {depth} {columns}, {row} {column}"
                     );
                     let mut exact = product(factors, &input, row, |at| weight[column * depth + at]);
                     if row < epilogue.bias_rows {
@@ -222,7 +420,7 @@ fn layers_match_fp64<T: GpuElement>(subject: &Subject) {
 }
 
 /// From elements, and from fp32 numbers with everything that may be added.
-fn gradients_of_inputs_match_fp64<T: GpuElement>(subject: &Subject) {
+fn gradients_of_inputs_match_fp64<T: GpuElement>(lab: &Lab) {
     let mut generator = ChaCha8Rng::seed_from_u64(2);
     let random = &mut generator;
     for [rows, depth, columns] in SIZES {
@@ -234,30 +432,18 @@ fn gradients_of_inputs_match_fp64<T: GpuElement>(subject: &Subject) {
             let weight = numbers(random, depth * columns);
             let addend = numbers(random, rows * columns);
             let epilogue = Epilogue {
-                bias: None,
-                bias_rows: 0,
-                dropout: None,
                 addend: (!of_numbers).then_some(&addend[..]),
-                residual: None,
-                concatenate: false,
+                plain: !of_numbers,
+                ..Epilogue::NONE
             };
-            let mut output = poisoned::<T>(if of_numbers { 0 } else { rows * columns });
-            let mut plain = poisoned::<T>(output.len());
-            let mut rest = poisoned::<f32>(if of_numbers { rows * columns } else { 0 });
-            let results = Results {
-                first: &mut output,
-                plain: (!of_numbers).then_some(&mut plain[..]),
-                tail: &mut rest,
-            };
-            let direction = Direction::Input;
-            multiply(&subject.backend, is_exact, direction, upstream, &weight, &epilogue, results)
-                .unwrap_or_else(|error| panic!("{error}"));
+            let results = multiply(lab, is_exact, Direction::Input, upstream, &weight, &epilogue);
+            let Results { first: output, plain, tail: rest } = results;
 
-            let factors = Factors::of::<T>(subject, is_exact, of_numbers);
+            let factors = Factors::of::<T>(lab, is_exact, of_numbers);
             for row in 0..rows {
                 for column in 0..columns {
                     let place = format_args!(
-                        "{subject}, {factors:?}, {rows} {depth} {columns}, {row} {column}"
+                        "{lab}, {factors:?}, {rows} {depth} {columns}, {row} {column}"
                     );
                     let mut exact =
                         product(factors, &upstream, row, |at| weight[at * columns + column]);
@@ -276,7 +462,7 @@ fn gradients_of_inputs_match_fp64<T: GpuElement>(subject: &Subject) {
 }
 
 /// Every part of the rows, of which some have no bias.
-fn gradients_of_weights_match_fp64<T: GpuElement>(subject: &Subject) {
+fn gradients_of_weights_match_fp64<T: GpuElement>(lab: &Lab) {
     let mut generator = ChaCha8Rng::seed_from_u64(3);
     let random = &mut generator;
     for (number_of_case, [outputs, rows, inputs]) in SIZES.into_iter().enumerate() {
@@ -293,18 +479,14 @@ fn gradients_of_weights_match_fp64<T: GpuElement>(subject: &Subject) {
             let part_rows = rows.div_ceil(1 + number_of_case % 3);
             let parts = rows.div_ceil(part_rows);
             let words = outputs * inputs + outputs;
-            let mut gradient = poisoned::<f32>(parts * words);
-            let backend = &subject.backend;
-            weigh(backend, is_exact, upstream, input, first_rows, part_rows, &mut gradient)
-                .unwrap_or_else(|error| panic!("{error}"));
+            let gradient = weigh(lab, is_exact, upstream, input, first_rows, part_rows);
 
-            let factors = Factors::of::<T>(subject, is_exact, of_numbers);
+            let factors = Factors::of::<T>(lab, is_exact, of_numbers);
             for part in 0..parts {
                 let of_part = part * part_rows..rows.min((part + 1) * part_rows);
                 for out in 0..outputs {
-                    let place = format_args!(
-                        "{subject}, {factors:?}, {outputs} {rows} {inputs}, {part} {out}"
-                    );
+                    let place =
+                        format_args!("{lab}, {factors:?}, {outputs} {rows} {inputs}, {part} {out}");
                     let mut bias = Exact::default();
                     for row in of_part.clone().filter(|&row| row < first_rows) {
                         bias.add(number(&upstream, row, out).into());
@@ -326,75 +508,82 @@ fn gradients_of_weights_match_fp64<T: GpuElement>(subject: &Subject) {
     }
 }
 
-fn sums_match_fp64<T: GpuElement>(subject: &Subject) {
-    // The kernel has no element type.
-    if T::DTYPE != DType::F32 {
-        return;
-    }
+fn sums_match_fp64(lab: &Lab) {
     let mut generator = ChaCha8Rng::seed_from_u64(4);
     for (batch, parts, length) in [(1, 1, 1), (2, 7, 33), (3, 8, 64), (1, 75, 129), (2, 200, 31)] {
         let partial = numbers(&mut generator, batch * parts * length);
-        let mut total = poisoned::<f32>(batch * length);
-        sum(&subject.backend, &partial, parts, batch, &mut total)
-            .unwrap_or_else(|error| panic!("{error}"));
+        let mut bench = lab.bench();
+        let input = bench.input(&partial);
+        let total = bench.output::<f32>(batch * length);
+        let grid = (length.div_ceil(32) as u32, batch as u32);
+        // SAFETY: the arrays have the sizes that the arguments say.
+        unsafe {
+            bench.launch(SUM, grid, 256, 1024, |at| SumArgs {
+                partial: at.of(input),
+                total: at.of_mut(total),
+                parts: parts as u32,
+                length: length as u64,
+            });
+        }
+        let total = bench.read(total);
         for item in 0..batch {
             for number in 0..length {
                 let mut exact = Exact::default();
                 for part in 0..parts {
                     exact.add(partial[(item * parts + part) * length + number].into());
                 }
-                let place = format_args!("{subject}, {batch} {parts} {length}, {item} {number}");
+                let place = format_args!("{lab}, {batch} {parts} {length}, {item} {number}");
                 check(place, total[item * length + number], exact, parts);
             }
         }
     }
 }
 
-fn gradients_pass_dropout<T: GpuElement>(subject: &Subject) {
+fn gradients_pass_dropout<T: GpuElement>(lab: &Lab) {
     let mut generator = ChaCha8Rng::seed_from_u64(5);
     for (rows, columns, stride) in [(1, 1, 1), (37, 19, 38), (64, 32, 32), (113, 7, 14)] {
         let source = elements::<T>(&mut generator, rows * stride);
         let mask = numbers(&mut generator, rows * columns);
-        let mut target = poisoned::<T>(rows * columns);
-        let matrix = Matrix { columns, ..only(&source, stride) };
-        drop_back(&subject.backend, matrix, (&mask, 0.5), &mut target)
-            .unwrap_or_else(|error| panic!("{error}"));
+        let mut bench = lab.bench();
+        let [from, to] = [bench.input(&source), bench.output::<T>(rows * columns)];
+        let of_mask = bench.input(&mask);
+        let grid = ((rows * columns).div_ceil(256) as u32, 1);
+        // SAFETY: the arrays have the sizes that the arguments say.
+        unsafe {
+            bench.launch(T::Kernel::DROP, grid, 256, 0, |at| DropArgs {
+                source: at.of(from).cast(),
+                target: at.of_mut(to).cast(),
+                dropout: dropout(at.of(of_mask), 0.5),
+                rows: rows as u64,
+                columns: columns as u32,
+                stride: stride as u32,
+            });
+        }
+        let target = bench.read(to);
         for row in 0..rows {
             for column in 0..columns {
                 let element = row * columns + column;
                 let factor = if mask[element] >= 0.5 { 2.0 } else { 0.0 };
                 let value = source[row * stride + column].to_f64() * factor;
-                assert_eq!(target[element].to_f64(), value, "{subject}, {row} {column}");
+                assert_eq!(target[element].to_f64(), value, "{lab}, {row} {column}");
             }
         }
     }
 }
 
-fn products_repeat_bit_for_bit<T: GpuElement>(subject: &Subject) {
+fn products_repeat_bit_for_bit<T: GpuElement>(lab: &Lab) {
     let [rows, depth, columns] = [130, 150, 70];
     let mut generator = ChaCha8Rng::seed_from_u64(6);
     let input = elements::<T>(&mut generator, rows * depth);
     let weight = numbers(&mut generator, columns * depth);
-    let epilogue = Epilogue {
-        bias: None,
-        bias_rows: 0,
-        dropout: None,
-        addend: None,
-        residual: None,
-        concatenate: false,
-    };
     for is_exact in [true, false] {
         let run = || {
-            let mut output = poisoned::<T>(rows * columns);
-            let results = Results { first: &mut output, plain: None, tail: &mut [] };
-            let (backend, input) = (&subject.backend, only(&input, depth));
-            multiply(backend, is_exact, Direction::Forward, input, &weight, &epilogue, results)
-                .unwrap_or_else(|error| panic!("{error}"));
-            output
+            let (direction, input) = (Direction::Forward, only(&input, depth));
+            multiply(lab, is_exact, direction, input, &weight, &Epilogue::NONE).first
         };
         let first = run();
         for _ in 0..3 {
-            assert_eq!(run(), first, "{subject}");
+            assert_eq!(run(), first, "{lab}");
         }
     }
 }

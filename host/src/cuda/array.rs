@@ -106,7 +106,7 @@ impl<T: Pod> DeviceArray<T> {
     }
 
     /// As [`download`](Self::download), into a slice of the same length.
-    pub(crate) fn download_into(&self, target: &mut [T]) -> Result<()> {
+    pub(super) fn download_into(&self, target: &mut [T]) -> Result<()> {
         assert_eq!(target.len(), self.length, "the caller makes the slice for this array");
         self.device.synchronize()?;
         if target.is_empty() {

@@ -205,22 +205,6 @@ pub(crate) fn block_backward<T: GpuElement>(
     results.download(gradients)
 }
 
-/// Starts one kernel; does not wait for it.
-///
-/// # Safety
-///
-/// As for [`Executor::launch`].
-pub(crate) unsafe fn launch_alone<A: Copy + Send + Sync>(
-    device: &Device,
-    entry: Entry<A>,
-    launch: Launch,
-    args: A,
-) -> Result<()> {
-    device.make_current()?;
-    // SAFETY: the caller's promise.
-    unsafe { Queue { device, stream: device.stream() }.launch(entry, launch, args) }
-}
-
 /// How a [`BlockSession`] computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockOptions {

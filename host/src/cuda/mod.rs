@@ -27,7 +27,7 @@ mod stream;
 
 pub use array::DeviceArray;
 pub use block::{BlockGraph, BlockOptions, BlockSession};
-pub(crate) use block::{block_backward, block_forward, launch_alone};
+pub(crate) use block::{block_backward, block_forward};
 pub use device::Device;
 pub use graph::Graph;
 pub(crate) use host_arrays::{backward, forward};

@@ -4,7 +4,6 @@
 //! [`backward`] say which kernels make up a call. As for the operator, an [`Executor`](super::Executor) carries the
 //! launches out. Everything a stage makes stays where the kernels run until the next one reads it.
 
-pub mod alone;
 mod backward;
 mod call;
 mod forward;

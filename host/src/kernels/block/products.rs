@@ -13,26 +13,14 @@ use crate::kernels::plan::Launch;
 /// Blocks that keep a large GPU busy, about one for each multiprocessor.
 const BLOCKS: usize = 96;
 
-/// Whether the blocks of a product have two tiles side by side, as they do where there are enough of them; and the tiles, or
-/// pairs of tiles, down and across.
-fn grid(rows: usize, columns: usize, parts: usize) -> (bool, [u32; 2]) {
+/// 1 where the blocks of a product have two tiles side by side, as they do where there are enough of them, else 0; and the tiles,
+/// or pairs of tiles, down and across.
+fn grid(rows: usize, columns: usize, parts: usize) -> (u32, [u32; 2]) {
     let down = rows.div_ceil(PRODUCT_ROWS as usize);
     let across = columns.div_ceil(PRODUCT_COLUMNS as usize);
     let pairs = across.div_ceil(2);
     let paired = down * pairs * parts >= BLOCKS;
-    (paired, [down as u32, if paired { pairs } else { across } as u32])
-}
-
-/// The launch of a product of this size, and [`LinearArgs::paired`].
-pub(super) fn multiply_launch(rows: usize, columns: usize) -> (Launch, u32) {
-    let (paired, [down, across]) = grid(rows, columns, 1);
-    (launch((down, across)), paired.into())
-}
-
-/// The launch of the gradient of a weight, in this many parts, and [`LinearWeightArgs::paired`].
-pub(super) fn weigh_launch(outputs: usize, inputs: usize, parts: usize) -> (Launch, u32) {
-    let (paired, [down, across]) = grid(outputs, inputs, parts);
-    (launch((down * across, parts as u32)), paired.into())
+    (paired.into(), [down as u32, if paired { pairs } else { across } as u32])
 }
 
 fn launch(grid: (u32, u32)) -> Launch {
@@ -51,9 +39,10 @@ pub(super) unsafe fn multiply<K: Kernels + BlockKernels, E: Executor>(
     weight: Rows<K>,
     target: Target<K>,
 ) -> Result<()> {
-    let (launch, paired) = multiply_launch(target.rows as usize, target.columns as usize);
+    let (paired, [down, across]) = grid(target.rows as usize, target.columns as usize, 1);
+    let args = LinearArgs { input, weight, target, paired };
     // SAFETY: the caller's promise.
-    unsafe { executor.launch(kernel, launch, LinearArgs { input, weight, target, paired }) }
+    unsafe { executor.launch(kernel, launch((down, across)), args) }
 }
 
 /// The gradients of the weight, and of the bias behind it, of a layer that took `input`, for each of the plan's parts of the rows.
@@ -69,7 +58,8 @@ pub(super) unsafe fn weigh<K: Kernels + BlockKernels, E: Executor>(
     weight: *mut f32,
 ) -> Result<()> {
     let (outputs, inputs) = (upstream.columns as usize, input.columns as usize);
-    let (launch, paired) = weigh_launch(outputs, inputs, plan.parts);
+    let (paired, [down, across]) = grid(outputs, inputs, plan.parts);
+    let launch = launch((down * across, plan.parts as u32));
     let kernels = plan.products();
     let kernel = if upstream.first_rows == 0 { kernels.weight_of_numbers } else { kernels.weight };
     let args = LinearWeightArgs {
