@@ -1,7 +1,7 @@
 //! The kernels of the attention weights alone, against the softmax and its gradient in fp64.
 
 use deformable_aggregation::GpuElement;
-use deformable_aggregation_tests::{Bound, Lab};
+use deformable_aggregation_tests::{Addresses, Bench, Bound, Lab};
 use kernels_gpu::args::{Divisor, rule};
 use kernels_gpu::block_args::{BlockSizes, Dropout, Logits, WeightsArgs, WeightsGradientArgs};
 use kernels_gpu::{BlockKernels, weights_bytes, weights_gradient_bytes};
@@ -148,11 +148,25 @@ impl Case {
         }
     }
 
-    fn dropout(&self, numbers: *const f32) -> Dropout {
-        if !self.setting.drops {
-            return Dropout::NONE;
+    /// What makes an argument of the logits, their arrays on the bench.
+    fn place_logits(&self, bench: &mut Bench<'_>) -> impl Fn(&Addresses) -> Logits + use<> {
+        let Setting { embeds, hides, drops, .. } = self.setting;
+        let anchor = bench.input(&self.anchor);
+        let camera = embeds.then(|| bench.input(&self.camera));
+        let hidden = hides.then(|| bench.input(&self.hidden));
+        let numbers = drops.then(|| bench.input(&self.numbers));
+        move |at| Logits {
+            anchor: at.of(anchor),
+            camera: at.of_some(camera),
+            hidden: at.of_some(hidden),
+            dropout: numbers.map_or(Dropout::NONE, |numbers| Dropout {
+                numbers: at.of(numbers),
+                threshold: THRESHOLD,
+                zero_equal: 1,
+                scale: SCALE,
+                ..Dropout::NONE
+            }),
         }
-        Dropout { numbers, threshold: THRESHOLD, zero_equal: 1, scale: SCALE, ..Dropout::NONE }
     }
 
     /// Everything of an anchor that the softmax runs over, as (camera, index of `(L, P, G)`).
@@ -251,9 +265,8 @@ impl Setting {
 fn run_weights<T: GpuElement>(lab: &Lab, case: &Case) -> (Vec<f32>, Vec<T>) {
     let (setting, sizes) = (case.setting, case.sizes());
     let mut bench = lab.bench();
-    let [anchor, camera] = [&case.anchor, &case.camera].map(|logits| bench.input(logits));
-    let hidden = bench.input(&case.hidden);
-    let [locations, numbers] = [&case.locations, &case.numbers].map(|array| bench.input(array));
+    let logits = case.place_logits(&mut bench);
+    let locations = bench.input(&case.locations);
     let statistics = bench.output::<f32>(2 * setting.rows() * setting.groups);
     let weights = bench.output::<T>(case.grad_weights.len());
     let grid = (sizes.anchors, sizes.batch);
@@ -264,20 +277,12 @@ fn run_weights<T: GpuElement>(lab: &Lab, case: &Case) -> (Vec<f32>, Vec<T>) {
             grid,
             setting.threads,
             weights_bytes(sizes.groups),
-            |at| {
-                let null = std::ptr::null();
-                WeightsArgs {
-                    sizes,
-                    logits: Logits {
-                        anchor: at.of(anchor),
-                        camera: if setting.embeds { at.of(camera) } else { null },
-                        hidden: if setting.hides { at.of(hidden) } else { null.cast() },
-                        dropout: case.dropout(at.of(numbers)),
-                    },
-                    locations: at.of(locations),
-                    statistics: at.of_mut(statistics),
-                    weights: at.of_mut(weights).cast(),
-                }
+            |at| WeightsArgs {
+                sizes,
+                logits: logits(at),
+                locations: at.of(locations),
+                statistics: at.of_mut(statistics),
+                weights: at.of_mut(weights).cast(),
             },
         );
     }
@@ -322,9 +327,8 @@ fn run_gradient<T: GpuElement>(lab: &Lab, case: &Case) -> (Vec<f32>, Vec<f32>) {
         }
     }
     let mut bench = lab.bench();
-    let [anchor, camera] = [&case.anchor, &case.camera].map(|logits| bench.input(logits));
-    let hidden = bench.input(&case.hidden);
-    let [locations, numbers] = [&case.locations, &case.numbers].map(|array| bench.input(array));
+    let logits = case.place_logits(&mut bench);
+    let locations = bench.input(&case.locations);
     let statistics = bench.input(&statistics);
     let grad_weights = bench.input(&grad_weights);
     let [features, grad_features] =
@@ -338,26 +342,18 @@ fn run_gradient<T: GpuElement>(lab: &Lab, case: &Case) -> (Vec<f32>, Vec<f32>) {
     // SAFETY: the arrays have the sizes that the arguments say.
     unsafe {
         let entry = T::Kernel::WEIGHTS_GRADIENT;
-        bench.launch(entry, grid, setting.threads, shared_bytes, |at| {
-            let null = std::ptr::null();
-            WeightsGradientArgs {
-                sizes,
-                logits: Logits {
-                    anchor: at.of(anchor),
-                    camera: if setting.embeds { at.of(camera) } else { null },
-                    hidden: if setting.hides { at.of(hidden) } else { null.cast() },
-                    dropout: case.dropout(at.of(numbers)),
-                },
-                statistics: at.of(statistics),
-                locations: at.of(locations),
-                grad_weights: at.of(grad_weights).cast(),
-                features: at.of(features).cast(),
-                grad_features: at.of(grad_features).cast(),
-                grad_anchor: at.of_mut(grad_anchor),
-                camera_parts: at.of_mut(parts),
-                run: setting.run as u32,
-                runs: Divisor::new(runs as u32),
-            }
+        bench.launch(entry, grid, setting.threads, shared_bytes, |at| WeightsGradientArgs {
+            sizes,
+            logits: logits(at),
+            statistics: at.of(statistics),
+            locations: at.of(locations),
+            grad_weights: at.of(grad_weights).cast(),
+            features: at.of(features).cast(),
+            grad_features: at.of(grad_features).cast(),
+            grad_anchor: at.of_mut(grad_anchor),
+            camera_parts: at.of_mut(parts),
+            run: setting.run as u32,
+            runs: Divisor::new(runs as u32),
         });
     }
     (bench.read(grad_anchor), bench.read(parts))
