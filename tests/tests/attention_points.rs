@@ -1,7 +1,7 @@
 //! The kernels of key points and projection alone, against the formulas in fp64 and their differences.
 
 use deformable_aggregation::DType;
-use deformable_aggregation_tests::{Bound, Lab};
+use deformable_aggregation_tests::{Addresses, Bench, Bound, Lab};
 use kernels_gpu::args::{Divisor, rule};
 use kernels_gpu::block_args::{
     BlockSizes, Generator, Geometry, PointsArgs, PointsGradientArgs, generator,
@@ -218,26 +218,37 @@ impl Case {
         })
     }
 
-    fn generator(&self) -> Generator {
-        Generator {
-            table: std::ptr::null(),
-            kind: self.setting.kind,
-            fixed: self.setting.fixed as u32,
-            learned: self.setting.learned as u32,
-            vertices: self.setting.vertices as u32,
-            anchor_dims: self.setting.lengths().0 as u32,
-            ground: GROUND,
+    /// What makes an argument of the geometry, its arrays on the bench.
+    fn place_geometry(&self, bench: &mut Bench<'_>) -> impl Fn(&Addresses) -> Geometry + use<> {
+        let (setting, sizes) = (self.setting, self.sizes());
+        let [anchors, offsets, table, projections] =
+            [&self.anchors, &self.offsets, &self.table, &self.projections]
+                .map(|array| bench.input(array));
+        let image_wh = setting.pixels.then(|| bench.input(&self.image_wh));
+        move |at| Geometry {
+            sizes,
+            generator: Generator {
+                table: at.of(table),
+                kind: setting.kind,
+                fixed: setting.fixed as u32,
+                learned: setting.learned as u32,
+                vertices: setting.vertices as u32,
+                anchor_dims: setting.lengths().0 as u32,
+                ground: GROUND,
+            },
+            anchors: at.of(anchors),
+            offsets: at.of(offsets),
+            projections: at.of(projections),
+            image_wh: at.of_some(image_wh),
         }
     }
 
     /// Runs the forward kernel: key points, places, what is hidden.
     fn run(&self, lab: &Lab) -> (Vec<f32>, Vec<f32>, Vec<u32>) {
-        let (setting, sizes, generator) = (self.setting, self.sizes(), self.generator());
+        let (setting, sizes) = (self.setting, self.sizes());
         let points = setting.rows() * setting.points();
         let mut bench = lab.bench();
-        let [anchors, offsets, table, projections, image_wh] =
-            [&self.anchors, &self.offsets, &self.table, &self.projections, &self.image_wh]
-                .map(|array| bench.input(array));
+        let geometry = self.place_geometry(&mut bench);
         let key_points = bench.output::<f32>(3 * points);
         let locations = bench.output::<f32>(2 * points * setting.cameras);
         let hidden = bench.output::<u32>(points * setting.cameras);
@@ -245,14 +256,7 @@ impl Case {
         // SAFETY: the arrays have the sizes that the arguments say.
         unsafe {
             bench.launch(POINTS, grid, setting.threads, 0, |at| PointsArgs {
-                geometry: Geometry {
-                    sizes,
-                    generator: Generator { table: at.of(table), ..generator },
-                    anchors: at.of(anchors),
-                    offsets: at.of(offsets),
-                    projections: at.of(projections),
-                    image_wh: if setting.pixels { at.of(image_wh) } else { std::ptr::null() },
-                },
+                geometry: geometry(at),
                 key_points: at.of_mut(key_points),
                 locations: at.of_mut(locations),
                 hidden: at.of_mut(hidden),
@@ -335,18 +339,10 @@ fn gradients(lab: &Lab) {
         let (of_anchor, offsets) = setting.lengths();
         let cameras = setting.batch * setting.cameras;
         let parts = 3;
-        let (sizes, generator) = (case.sizes(), case.generator());
         let mut bench = lab.bench();
-        let [anchors, offset_array, table, projections, image_wh, grad_locations] = [
-            &case.anchors,
-            &case.offsets,
-            &case.table,
-            &case.projections,
-            &case.image_wh,
-            &case.grad_locations,
-        ]
-        .map(|array| bench.input(array));
-        let [key_points, locations] = [&key_points, &locations].map(|array| bench.input(array));
+        let geometry = case.place_geometry(&mut bench);
+        let [key_points, locations, grad_locations] =
+            [&key_points, &locations, &case.grad_locations].map(|array| bench.input(array));
         let grad_anchors = bench.output::<f32>(case.anchors.len());
         let grad_offsets = bench.output::<f32>(case.offsets.len());
         let projection_parts = bench.output::<f32>(cameras * parts * 12);
@@ -358,14 +354,7 @@ fn gradients(lab: &Lab) {
             // SAFETY: the arrays have the sizes that the arguments say.
             unsafe {
                 bench.launch(entry, grid, setting.threads, shared_bytes, |at| PointsGradientArgs {
-                    geometry: Geometry {
-                        sizes,
-                        generator: Generator { table: at.of(table), ..generator },
-                        anchors: at.of(anchors),
-                        offsets: at.of(offset_array),
-                        projections: at.of(projections),
-                        image_wh: if setting.pixels { at.of(image_wh) } else { std::ptr::null() },
-                    },
+                    geometry: geometry(at),
                     key_points: at.of(key_points),
                     locations: at.of(locations),
                     grad_locations: at.of(grad_locations),
