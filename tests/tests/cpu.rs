@@ -1,8 +1,8 @@
 //! What only the CPU backend promises, results that do not depend on the number of threads, and what only it can do in a
 //! test's time: a full-size problem.
 
-use deformable_aggregation::{Backend, BorderRule, Element};
-use deformable_aggregation_tests::{Case, Sizes};
+use deformable_aggregation::{Backend, BorderRule, Element, reference};
+use deformable_aggregation_tests::{Case, Sizes, check};
 use half::{bf16, f16};
 use ndarray::{Array, Dimension};
 
@@ -20,8 +20,22 @@ fn crowded() -> Case<f64> {
     Case::random(sizes.shape(), 42)
 }
 
-fn repeats<T: Element>() {
-    let case = crowded().cast::<T>();
+/// So many points on an anchor, and samples on a block of rows, that both are cut into runs.
+fn one_anchor() -> Case<f64> {
+    let sizes = Sizes {
+        batch: 2,
+        anchors: 1,
+        points: 5_000,
+        cameras: 2,
+        levels: vec![(2, 3), (1, 2)],
+        groups: 2,
+        channels_per_group: 3,
+    };
+    Case::random(sizes.shape(), 43)
+}
+
+fn repeats<T: Element>(case: &Case<f64>) {
+    let case = case.cast::<T>();
     let with_threads = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         pool.install(|| case.run(&Backend::Cpu.into(), BorderRule::Operator))
@@ -37,10 +51,33 @@ fn repeats<T: Element>() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    repeats::<f64>();
-    repeats::<f32>();
-    repeats::<f16>();
-    repeats::<bf16>();
+    for case in [crowded(), one_anchor()] {
+        repeats::<f64>(&case);
+        repeats::<f32>(&case);
+        repeats::<f16>(&case);
+        repeats::<bf16>(&case);
+    }
+}
+
+fn matches<T: Element>(case: &Case<f64>) {
+    let case = case.cast::<T>();
+    let (output, gradients) = case.run(&Backend::Cpu.into(), BorderRule::Operator);
+    let (inputs, upstream) = (case.inputs(), case.grad_output.view());
+    let exact = reference::exact(&case.shape, BorderRule::Operator, inputs, upstream);
+    let scale = reference::magnitudes(&case.shape, BorderRule::Operator, inputs, upstream);
+    let (exact, scale) = (exact.expect("arrays fit"), scale.expect("arrays fit"));
+    if let Err(mismatch) = check(&case.shape, &output, &gradients, &exact, &scale) {
+        panic!("{}: {mismatch}", T::DTYPE);
+    }
+}
+
+#[test]
+fn sums_in_runs_match_the_exact_sums() {
+    let case = one_anchor();
+    matches::<f64>(&case);
+    matches::<f32>(&case);
+    matches::<f16>(&case);
+    matches::<bf16>(&case);
 }
 
 /// Sparse4D v3 at inference: the adjoint identity, at full size.

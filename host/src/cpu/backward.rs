@@ -1,8 +1,9 @@
 //! The backward pass, without contention: every gradient is summed and written by one task.
 //!
-//! 1. Locations and weights belong to an instance (batch, anchor): one task for each.
+//! 1. Locations and weights belong to an instance (batch, anchor): one task for each, or for each run of its points.
 //! 2. A feature row belongs to a block of neighbouring rows. The samples are sorted into the blocks they touch (count,
-//!    sum up, fill), which keeps their order; then one task for each block adds up the shares of its samples.
+//!    sum up, fill), which keeps their order; then one task for each block adds up the shares of its samples, or one for each
+//!    run of them where there are very many.
 
 use std::any::TypeId;
 use std::borrow::Cow;
@@ -19,7 +20,7 @@ use crate::problem::{GradientSlices, Problem};
 
 use super::rows::{FeatureRows, LANES, Lanes, WideRow, add_scaled, dot, prefetch_rows, total};
 use super::simd::{self, Work};
-use super::{Sample, Samples, is_empty};
+use super::{RUN_PAIRS, Sample, Samples, is_empty, pairs_of_instance};
 
 /// Feature rows of a block. At 256 channels its sums are 16 KiB, which a core's first-level cache holds with room for the
 /// rows of the output gradient.
@@ -28,9 +29,13 @@ const BLOCK_ROWS: usize = 16;
 /// How many samples ahead of its use a block asks for a weight.
 const AHEAD: usize = 4;
 
-/// Into how many runs the instances of a batch item are cut to sort their samples, for each thread. The order of the samples
-/// does not depend on it.
+/// Samples of a block from which on they are cut into runs of so many, each with sums of its own.
+const RUN_SAMPLES: usize = 1 << 13;
+
+/// Into how many runs the pairs of a batch item are cut to sort their samples, for each thread, and how many pairs of a run
+/// there are at least. The order of the samples does not depend on it.
 const RUNS_PER_THREAD: usize = 4;
+const MIN_RUN_PAIRS: usize = 256;
 
 /// Writes the gradients of `sum(output * grad_output)`. The slices hold zeros before: what no sample touches is not written.
 pub(crate) fn backward<T: Element>(
@@ -52,22 +57,32 @@ fn locations_and_weights<T: Element>(
     grad_weights: &mut [T],
 ) {
     let (shape, channels) = (problem.shape, problem.shape.embed_dims());
-    let instances = shape.batch() * shape.anchors();
-    let per_instance = |length: usize| length / instances;
-    let locations =
-        grad_locations.par_chunks_exact_mut(per_instance(problem.sampling_locations.len()));
-    let weights = grad_weights.par_chunks_exact_mut(per_instance(problem.weights.len()));
-    let upstream = grad_output.par_chunks_exact(channels);
-    (upstream, locations, weights).into_par_iter().enumerate().for_each_init(
+    let pairs = pairs_of_instance(problem);
+    let of_pair = problem.weights.len() / (problem.sampling_locations.len() / 2);
+    // Each run of each instance.
+    let mut runs = Vec::new();
+    let locations = grad_locations.chunks_exact_mut(2 * pairs);
+    let weights = grad_weights.chunks_exact_mut(of_pair * pairs);
+    let upstream = grad_output.chunks_exact(channels);
+    for (instance, ((upstream, locations), weights)) in
+        upstream.zip(locations).zip(weights).enumerate()
+    {
+        let locations = locations.chunks_mut(2 * RUN_PAIRS);
+        let weights = weights.chunks_mut(of_pair * RUN_PAIRS);
+        for (run, (locations, weights)) in locations.zip(weights).enumerate() {
+            runs.push((instance * pairs + run * RUN_PAIRS, upstream, locations, weights));
+        }
+    }
+    runs.into_par_iter().for_each_init(
         || {
             let products = vec![[T::Accumulator::zero(); LANES]; 4 * shape.groups() + 4];
             (WideRow::new(channels), FeatureRows::new(channels), products, Vec::new())
         },
-        |(wide, rows, products, samples), (instance, (upstream, grad_locations, grad_weights))| {
+        |(wide, rows, products, samples), (first_pair, upstream, grad_locations, grad_weights)| {
             let upstream = wide.of(upstream);
-            simd::run(Instance {
+            simd::run(Run {
                 problem,
-                instance,
+                first_pair,
                 upstream,
                 rows,
                 products,
@@ -79,10 +94,10 @@ fn locations_and_weights<T: Element>(
     );
 }
 
-/// One instance with what a task has for all of its instances.
-struct Instance<'a, T: Element> {
+/// Some pairs of an instance with what a task has for all of its runs.
+struct Run<'a, T: Element> {
     problem: &'a Problem<'a, T>,
-    instance: usize,
+    first_pair: usize,
     upstream: &'a [T::Accumulator],
     rows: &'a mut FeatureRows<T>,
     /// For each corner and group the products of a sample, and for each corner their weighted sum.
@@ -92,17 +107,16 @@ struct Instance<'a, T: Element> {
     grad_weights: &'a mut [T],
 }
 
-impl<T: Element> Work for Instance<'_, T> {
+impl<T: Element> Work for Run<'_, T> {
     /// Writes the gradients of locations and weights where samples count; the others are zero already.
     #[inline(always)]
     fn run(self) {
         let Self { problem, upstream, rows, products, samples, grad_locations, .. } = self;
-        let (instance, grad_weights) = (self.instance, self.grad_weights);
+        let (first_pair, grad_weights) = (self.first_pair, self.grad_weights);
         let groups = problem.shape.groups();
-        let first_pair = instance * grad_locations.len() / 2;
-        let first_sample = instance * grad_weights.len() / groups;
-        let mut instance = Samples::of(problem, instance);
-        while instance.next_some(samples) {
+        let first_sample = first_pair * problem.shape.layout().levels();
+        let mut run = Samples::of(problem, first_pair..first_pair + grad_locations.len() / 2);
+        while run.next_some(samples) {
             for (number, sample) in samples.iter().enumerate() {
                 if let Some(next) = samples.get(number + 1) {
                     prefetch_rows(problem, next);
@@ -198,7 +212,12 @@ fn feature_maps<T: Element>(
                 // Pages of zeros that nobody touches cost nothing.
                 if !samples.is_empty() {
                     let first_row = batch * num_feat + block * BLOCK_ROWS;
-                    simd::run(Block { problem, samples, upstream, first_row, sums, gradient });
+                    let block = Block { problem, samples, upstream, first_row, sums, gradient };
+                    if samples.len() > RUN_SAMPLES {
+                        block.in_runs();
+                    } else {
+                        simd::run(block);
+                    }
                 }
             },
         );
@@ -236,6 +255,41 @@ impl<T: Element> Work for Block<'_, T> {
             add_to_block(problem, samples, upstream, first_row, sums);
             T::narrow(sums, gradient);
         }
+    }
+}
+
+impl<T: Element> Block<'_, T> {
+    /// What [`run`](Work::run) does, a task for each run of the samples.
+    fn in_runs(self) {
+        let Self { problem, samples, upstream, first_row, gradient, .. } = self;
+        let of_run = |samples| {
+            let mut sums = vec![T::Accumulator::zero(); gradient.len()];
+            simd::run(BlockRun { problem, samples, upstream, first_row, sums: &mut sums });
+            sums
+        };
+        let mut runs = samples.par_chunks(RUN_SAMPLES).map(of_run).collect::<Vec<_>>().into_iter();
+        let mut total = runs.next().expect("a block in runs has samples");
+        for sums in runs {
+            total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+        }
+        T::narrow(&total, gradient);
+    }
+}
+
+/// Some of the samples that touch a block of feature rows.
+struct BlockRun<'a, T: Element> {
+    problem: &'a Problem<'a, T>,
+    samples: &'a [AtomicUsize],
+    upstream: &'a [T::Accumulator],
+    first_row: usize,
+    /// What is added to.
+    sums: &'a mut [T::Accumulator],
+}
+
+impl<T: Element> Work for BlockRun<'_, T> {
+    #[inline(always)]
+    fn run(self) {
+        add_to_block(self.problem, self.samples, self.upstream, self.first_row, self.sums);
     }
 }
 
@@ -289,20 +343,19 @@ struct Blocks {
 impl Blocks {
     fn sort<T: Element>(problem: &Problem<'_, T>, batch: usize) -> Result<Self> {
         let blocks = problem.shape.layout().num_feat().div_ceil(BLOCK_ROWS);
-        let anchors = problem.shape.anchors();
-        let run_length = anchors.div_ceil(RUNS_PER_THREAD * rayon::current_num_threads());
-        let runs = anchors.div_ceil(run_length);
-        // The instances of a run.
-        let instances = |run: usize| {
-            let first = batch * anchors;
-            first + run * run_length..first + anchors.min((run + 1) * run_length)
+        let all = problem.shape.anchors() * pairs_of_instance(problem);
+        let run_length = all.div_ceil(RUNS_PER_THREAD * rayon::current_num_threads());
+        let run_length = run_length.max(MIN_RUN_PAIRS);
+        let runs = all.div_ceil(run_length);
+        let pairs = |run: usize| {
+            batch * all + run * run_length..batch * all + all.min((run + 1) * run_length)
         };
 
         // For every run, how many entries each block gets from it ...
         let mut positions: Vec<usize> = zeros("sample counts", runs * blocks)?;
         positions.par_chunks_exact_mut(blocks).enumerate().for_each(|(run, counts)| {
             let visit = |block: usize, _| counts[block] += 1;
-            simd::run(Entries { problem, batch, instances: instances(run), visit });
+            simd::run(Entries { problem, batch, pairs: pairs(run), visit });
         });
         // ... then where they go: block after block, in each run after run.
         let mut ends = zeros("sample positions", blocks)?;
@@ -319,7 +372,7 @@ impl Blocks {
                 samples[positions[block]].store(sample, Ordering::Relaxed);
                 positions[block] += 1;
             };
-            simd::run(Entries { problem, batch, instances: instances(run), visit });
+            simd::run(Entries { problem, batch, pairs: pairs(run), visit });
         });
         Ok(Self { ends, samples })
     }
@@ -330,11 +383,11 @@ impl Blocks {
     }
 }
 
-/// Goes through every sample of some instances and every block of its batch item that the sample touches, once each, in order.
+/// Goes through every sample of some pairs and every block of its batch item that the sample touches, once each, in order.
 struct Entries<'a, T: Element, V> {
     problem: &'a Problem<'a, T>,
     batch: usize,
-    instances: Range<usize>,
+    pairs: Range<usize>,
     /// Is called with block and sample.
     visit: V,
 }
@@ -342,21 +395,19 @@ struct Entries<'a, T: Element, V> {
 impl<T: Element, V: FnMut(usize, usize)> Work for Entries<'_, T, V> {
     #[inline(always)]
     fn run(self) {
-        let Self { problem, batch, instances, mut visit } = self;
+        let Self { problem, batch, pairs, mut visit } = self;
         let first_row = batch * problem.shape.layout().num_feat();
         let mut samples = Vec::new();
-        for instance in instances {
-            let mut instance = Samples::of(problem, instance);
-            while instance.next_some(&mut samples) {
-                for sample in &samples {
-                    // Corners come in the order of their rows, so equal blocks are neighbours.
-                    let mut last = None;
-                    for (row, _) in sample.rows() {
-                        let block = (row - first_row) / BLOCK_ROWS;
-                        if last != Some(block) {
-                            visit(block, sample.index);
-                            last = Some(block);
-                        }
+        let mut pairs = Samples::of(problem, pairs);
+        while pairs.next_some(&mut samples) {
+            for sample in &samples {
+                // Corners come in the order of their rows, so equal blocks are neighbours.
+                let mut last = None;
+                for (row, _) in sample.rows() {
+                    let block = (row - first_row) / BLOCK_ROWS;
+                    if last != Some(block) {
+                        visit(block, sample.index);
+                        last = Some(block);
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! The operator on all cores.
 //!
-//! Results do not depend on the number of threads: every sum is computed by one task, in the order of the samples.
+//! Results do not depend on the number of threads: every sum is computed by one task, in the order of the samples. Sums of
+//! very many samples are cut into runs of a fixed length, and what those come to is added up in their order.
 
 mod backward;
 mod forward;
@@ -9,6 +10,8 @@ mod simd;
 
 pub(crate) use backward::backward;
 pub(crate) use forward::forward;
+
+use std::ops::Range;
 
 use crate::element::Element;
 use crate::problem::Problem;
@@ -58,19 +61,20 @@ impl<T: Element> Sample<T> {
 /// Samples that are listed at a time.
 const LISTED: usize = 256;
 
-/// The samples of an instance (batch, anchor) that count, in order, some at a time.
+/// Most (point, camera) pairs of a task. Instances with more are cut into runs of so many.
+const RUN_PAIRS: usize = 1 << 12;
+
+/// The samples of some (batch, anchor, point, camera) pairs that count, in order, some at a time.
 struct Samples<'a, T: Element> {
     problem: &'a Problem<'a, T>,
-    /// The first pair not looked at, and the end of the instance.
-    pair: usize,
-    end: usize,
+    /// The pairs not looked at.
+    pairs: Range<usize>,
 }
 
 impl<'a, T: Element> Samples<'a, T> {
     #[inline(always)]
-    fn of(problem: &'a Problem<'a, T>, instance: usize) -> Self {
-        let pairs = problem.shape.points() * problem.shape.layout().cameras();
-        Self { problem, pair: instance * pairs, end: (instance + 1) * pairs }
+    fn of(problem: &'a Problem<'a, T>, pairs: Range<usize>) -> Self {
+        Self { problem, pairs }
     }
 
     /// Lists the next ones; `false` if there are none left.
@@ -78,19 +82,25 @@ impl<'a, T: Element> Samples<'a, T> {
     fn next_some(&mut self, list: &mut Vec<Sample<T>>) -> bool {
         list.clear();
         let levels = self.problem.shape.layout().levels();
-        while self.pair < self.end && list.len() < LISTED {
-            if may_count(self.problem.rule, self.problem.location(self.pair)) {
+        while list.len() < LISTED
+            && let Some(pair) = self.pairs.next()
+        {
+            if may_count(self.problem.rule, self.problem.location(pair)) {
                 for level in 0..levels {
-                    let sample = Sample::new(self.problem, self.pair * levels + level);
+                    let sample = Sample::new(self.problem, pair * levels + level);
                     if sample.corners.iter().any(Option::is_some) {
                         list.push(sample);
                     }
                 }
             }
-            self.pair += 1;
         }
         !list.is_empty()
     }
+}
+
+/// (point, camera) pairs of an instance (batch, anchor).
+fn pairs_of_instance<T: Element>(problem: &Problem<'_, T>) -> usize {
+    problem.shape.points() * problem.shape.layout().cameras()
 }
 
 /// Whether there is nothing to sum: then all results are zero. Otherwise every size is at least one.
