@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use num_traits::Zero;
 use rayon::prelude::*;
 
-use crate::element::Element;
+use crate::element::{Element, Scalar};
 use crate::error::Result;
 use crate::memory::zeros;
 use crate::problem::{GradientSlices, Problem};
@@ -210,14 +210,22 @@ fn feature_maps<T: Element>(
             |sums, (block, gradient)| {
                 let samples = blocks.samples(block);
                 // Pages of zeros that nobody touches cost nothing.
-                if !samples.is_empty() {
-                    let first_row = batch * num_feat + block * BLOCK_ROWS;
-                    let block = Block { problem, samples, upstream, first_row, sums, gradient };
-                    if samples.len() > RUN_SAMPLES {
-                        block.in_runs();
-                    } else {
-                        simd::run(block);
-                    }
+                if samples.is_empty() {
+                    return;
+                }
+                let first_row = batch * num_feat + block * BLOCK_ROWS;
+                let add = |samples: &[AtomicUsize], sums: &mut [T::Accumulator]| {
+                    simd::run(Block { problem, samples, upstream, first_row, sums });
+                };
+                if samples.len() > RUN_SAMPLES {
+                    T::narrow(&sum_in_runs(samples, gradient.len(), add), gradient);
+                } else if sums_in_place::<T>() {
+                    add(samples, bytemuck::cast_slice_mut(gradient));
+                } else {
+                    let sums = &mut sums[..gradient.len()];
+                    sums.fill(T::Accumulator::zero());
+                    add(samples, sums);
+                    T::narrow(sums, gradient);
                 }
             },
         );
@@ -230,103 +238,67 @@ fn sums_in_place<T: Element>() -> bool {
     TypeId::of::<T>() == TypeId::of::<T::Accumulator>()
 }
 
-/// A block of feature rows, with the samples that touch it.
+/// The sums of so many words that `add` makes of the samples, a task for each run of them, whose sums are added up in order.
+fn sum_in_runs<A: Scalar>(
+    samples: &[AtomicUsize],
+    length: usize,
+    add: impl Fn(&[AtomicUsize], &mut [A]) + Sync,
+) -> Vec<A> {
+    let of_run = |samples| {
+        let mut sums = vec![A::zero(); length];
+        add(samples, &mut sums);
+        sums
+    };
+    let runs: Vec<_> = samples.par_chunks(RUN_SAMPLES).map(of_run).collect();
+    let mut total = vec![A::zero(); length];
+    for sums in runs {
+        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+    }
+    total
+}
+
+/// Some of the samples that touch a block of feature rows.
 struct Block<'a, T: Element> {
     problem: &'a Problem<'a, T>,
     samples: &'a [AtomicUsize],
     upstream: &'a [T::Accumulator],
+    /// The first row of the block.
     first_row: usize,
-    /// Room for the sums where the gradient is of another type.
+    /// The block's rows, to be added to.
     sums: &'a mut [T::Accumulator],
-    /// Zeros.
-    gradient: &'a mut [T],
 }
 
 impl<T: Element> Work for Block<'_, T> {
+    /// Adds the shares of the samples to those of their rows that lie in the block.
     #[inline(always)]
     fn run(self) {
-        let Self { problem, samples, upstream, first_row, sums, gradient } = self;
-        if sums_in_place::<T>() {
-            let sums = bytemuck::cast_slice_mut(gradient);
-            add_to_block(problem, samples, upstream, first_row, sums);
-        } else {
-            let sums = &mut sums[..gradient.len()];
-            sums.fill(T::Accumulator::zero());
-            add_to_block(problem, samples, upstream, first_row, sums);
-            T::narrow(sums, gradient);
-        }
-    }
-}
-
-impl<T: Element> Block<'_, T> {
-    /// What [`run`](Work::run) does, a task for each run of the samples.
-    fn in_runs(self) {
-        let Self { problem, samples, upstream, first_row, gradient, .. } = self;
-        let of_run = |samples| {
-            let mut sums = vec![T::Accumulator::zero(); gradient.len()];
-            simd::run(BlockRun { problem, samples, upstream, first_row, sums: &mut sums });
-            sums
-        };
-        let mut runs = samples.par_chunks(RUN_SAMPLES).map(of_run).collect::<Vec<_>>().into_iter();
-        let mut total = runs.next().expect("a block in runs has samples");
-        for sums in runs {
-            total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-        }
-        T::narrow(&total, gradient);
-    }
-}
-
-/// Some of the samples that touch a block of feature rows.
-struct BlockRun<'a, T: Element> {
-    problem: &'a Problem<'a, T>,
-    samples: &'a [AtomicUsize],
-    upstream: &'a [T::Accumulator],
-    first_row: usize,
-    /// What is added to.
-    sums: &'a mut [T::Accumulator],
-}
-
-impl<T: Element> Work for BlockRun<'_, T> {
-    #[inline(always)]
-    fn run(self) {
-        add_to_block(self.problem, self.samples, self.upstream, self.first_row, self.sums);
-    }
-}
-
-/// Adds the shares of some samples to those of their rows that lie in the block `sums`, whose first row is `first_row`.
-#[inline(always)]
-fn add_to_block<T: Element>(
-    problem: &Problem<'_, T>,
-    samples: &[AtomicUsize],
-    upstream: &[T::Accumulator],
-    first_row: usize,
-    sums: &mut [T::Accumulator],
-) {
-    let (shape, channels) = (problem.shape, problem.shape.embed_dims());
-    let length = shape.channels_per_group();
-    let block_rows = sums.len() / channels;
-    for (number, sample) in samples.iter().enumerate() {
-        if let Some(ahead) = samples.get(number + AHEAD) {
-            // The samples of a block lie anywhere in their arrays.
-            let ahead = ahead.load(Ordering::Relaxed);
-            simd::prefetch(&problem.weights[ahead * shape.groups()]);
-            simd::prefetch(&problem.sampling_locations[ahead / shape.layout().levels() * 2]);
-        }
-        let sample = Sample::new(problem, sample.load(Ordering::Relaxed));
-        let instance = sample.pair / shape.layout().cameras() / shape.points();
-        let upstream = &upstream[instance * channels..][..channels];
-        let weights = sample.weights(problem);
-        for corner in sample.corners.iter().flatten() {
-            let row = sample.first_row + corner.pixel;
-            // A row before the block wraps around to a large number.
-            let row = row.wrapping_sub(first_row);
-            if row >= block_rows {
-                continue;
+        let Self { problem, samples, upstream, first_row, sums } = self;
+        let (shape, channels) = (problem.shape, problem.shape.embed_dims());
+        let length = shape.channels_per_group();
+        let block_rows = sums.len() / channels;
+        for (number, sample) in samples.iter().enumerate() {
+            if let Some(ahead) = samples.get(number + AHEAD) {
+                // The samples of a block lie anywhere in their arrays.
+                let ahead = ahead.load(Ordering::Relaxed);
+                simd::prefetch(&problem.weights[ahead * shape.groups()]);
+                simd::prefetch(&problem.sampling_locations[ahead / shape.layout().levels() * 2]);
             }
-            let sums = &mut sums[row * channels..][..channels];
-            let groups = sums.chunks_exact_mut(length).zip(upstream.chunks_exact(length));
-            for ((sums, upstream), weight) in groups.zip(weights) {
-                add_scaled(sums, weight.to_accumulator() * corner.share, upstream);
+            let sample = Sample::new(problem, sample.load(Ordering::Relaxed));
+            let instance = sample.pair / shape.layout().cameras() / shape.points();
+            let upstream = &upstream[instance * channels..][..channels];
+            let weights = sample.weights(problem);
+            for corner in sample.corners.iter().flatten() {
+                let row = sample.first_row + corner.pixel;
+                // A row before the block wraps around to a large number.
+                let row = row.wrapping_sub(first_row);
+                if row >= block_rows {
+                    continue;
+                }
+                let sums = &mut sums[row * channels..][..channels];
+                let groups = sums.chunks_exact_mut(length).zip(upstream.chunks_exact(length));
+                for ((sums, upstream), weight) in groups.zip(weights) {
+                    add_scaled(sums, weight.to_accumulator() * corner.share, upstream);
+                }
             }
         }
     }
