@@ -247,7 +247,7 @@ fn marks_of_many_anchors_match_the_exact_sums<T: Element>(subject: &Subject) {
     }
 }
 
-/// Anchors whose samples touch more distinct rows than a block holds at a time: 384, and fewer with many groups.
+/// Anchors whose samples touch more distinct rows than a block holds at a time: 256, and fewer with many groups.
 fn more_rows_than_a_window_holds_match_the_exact_sums<T: Element>(subject: &Subject) {
     let levels = [(24, 40), (12, 20), (3, 5)].map(|(height, width)| LevelShape { height, width });
     for (points, channels, groups) in [(150, 8, 2), (20, 96, 96), (6, 300, 300)] {
