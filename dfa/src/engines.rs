@@ -8,6 +8,7 @@ use deformable_aggregation::{
 
 use crate::data::{Data, Results};
 use crate::gpu;
+use crate::system::System;
 
 /// A backend by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,8 +56,8 @@ impl BackendName {
         Self::ALL.into_iter().find(is_named).unwrap_or(Self::Cuda)
     }
 
-    /// Whether the backend has several algorithms.
-    pub fn has_naive(self) -> bool {
+    /// Whether the backend runs the GPU kernels, which are several algorithms.
+    pub fn has_kernels(self) -> bool {
         matches!(self, Self::Emulator | Self::Cuda)
     }
 }
@@ -75,16 +76,21 @@ pub struct Engine {
 impl Engine {
     /// Backend and, where there is a choice, algorithm.
     pub fn label(&self) -> String {
-        if self.name.has_naive() {
+        if self.name.has_kernels() {
             format!("{} {}", self.name.name(), self.algorithm)
         } else {
             self.name.name().to_owned()
         }
     }
 
+    /// What it runs on, for people.
+    pub fn device(&self) -> String {
+        gpu::description(&self.backend).unwrap_or_else(|| System::new().description())
+    }
+
     /// Whether the backend computes in that type.
     pub fn supports(&self, dtype: DType) -> bool {
-        dtype != DType::F64 || !self.name.has_naive()
+        dtype != DType::F64 || !self.name.has_kernels()
     }
 
     /// Whether it computes gradients for these arrays: repeatable kernels need a layout that allows an order.
@@ -155,7 +161,7 @@ impl Selection {
                 bail!("backend {}: {reason}", name.name());
             }
             let backend = name.open()?;
-            let algorithms: &[Algorithm] = if name.has_naive() {
+            let algorithms: &[Algorithm] = if name.has_kernels() {
                 &[Algorithm::Fast, Algorithm::Repeatable, Algorithm::Naive]
             } else {
                 &[Algorithm::Fast]

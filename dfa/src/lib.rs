@@ -1,12 +1,10 @@
 //! What the `dfa` command is made of.
 //!
 //! [`commands`] has the subcommands. The rest is what they share: the sizes that models use ([`workloads`]), camera rigs and
-//! the inputs made from them ([`camera_rig`], [`scenario`]), random cases and files of vectors ([`cases`], [`vectors`], [`block_vectors`]), the
-//! backends ([`engines`]), and comparing their results ([`compare`]).
+//! the inputs made from them ([`camera_rig`], [`scenario`]), random cases and files of vectors ([`cases`], [`vectors`]), the same for the
+//! attention block ([`block`]), the backends ([`engines`]), and comparing their results ([`compare`]).
 
 pub mod block;
-pub mod block_scene;
-pub mod block_vectors;
 pub mod cases;
 pub mod chart;
 pub mod commands;

@@ -243,6 +243,26 @@ fn the_first_calls_of_a_fresh_process_are_measured() {
     dfa(&["bench", "--cold", "--workload", "W1,W2"]).assert().code(2);
 }
 
+#[test]
+fn the_block_is_measured_without_a_gpu() {
+    let bench = ["bench", "--block", "--backend", "cpu", "--workload", "W1", "--runs", "1"];
+    let report = json(&[&bench[..], &["--dtype", "fp32,bf16", "--json"]].concat());
+    assert_eq!(report["passed"], true);
+    let rows = report["results"].as_array().expect("a list");
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let number = |name: &str| row[name].as_f64().expect("a number");
+        assert!(number("forward_backward_us") > number("forward_us"));
+        assert!(row.get("launches").is_none(), "there are no kernels");
+        assert_eq!(row["errors"].as_array().expect("a list").len(), 4);
+    }
+    let table = stdout(&mut dfa(&[&bench[..], &["--dtype", "fp32"]].concat()));
+    assert!(table.contains("fwd / op") && !table.contains("launches"), "{table}");
+    let refused = ["bench", "--block", "--backend", "emulator", "--dtype", "fp64"];
+    let output = dfa(&refused).assert().code(2).get_output().clone();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("element types"));
+}
+
 fn golden(name: &str) -> String {
     format!("{}/../tests/golden/{name}.npz", env!("CARGO_MANIFEST_DIR"))
 }

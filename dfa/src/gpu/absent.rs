@@ -3,8 +3,9 @@
 use anyhow::Result;
 use deformable_aggregation::{Algorithm, Backend, BorderRule, Element};
 
-use super::{DeviceInfo, KernelInfo, MeasuredBlock};
+use super::{DeviceInfo, KernelInfo};
 use crate::block::BlockData;
+use crate::block::times::MeasuredBlock;
 use crate::data::Data;
 use crate::timing::{Limits, Runner};
 

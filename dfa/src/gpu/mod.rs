@@ -10,18 +10,15 @@ use absent as side;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 use present as side;
 
-use std::time::Duration;
-
 use anyhow::Result;
-use deformable_aggregation::block::BlockGradients;
 use deformable_aggregation::{Algorithm, Backend, BorderRule, Element};
-use ndarray::Array3;
 use serde::Serialize;
 
 use crate::block::BlockData;
+use crate::block::times::MeasuredBlock;
 use crate::data::Data;
 use crate::output;
-use crate::timing::{Limits, Runner, Timing};
+use crate::timing::{Limits, Runner};
 
 pub use side::{copy_bandwidth, description, devices, kernels, l2_read_bandwidth};
 
@@ -68,22 +65,6 @@ pub struct KernelInfo {
     /// What the PTX says about the sources and the compiler it was made from.
     pub made_from: Vec<String>,
 }
-
-/// Times of the attention block on a GPU.
-#[derive(Clone, Debug)]
-pub struct BlockTimes {
-    /// The forward pass.
-    pub forward: Timing,
-    /// Forward and backward.
-    pub both: Timing,
-    /// Forward and backward as one CUDA graph.
-    pub graph: Timing,
-    /// Every kernel of forward and of backward, in their order: the median over some runs.
-    pub kernels: [Vec<(&'static str, Duration)>; 2],
-}
-
-/// What a measured block computed, beside its times.
-pub type MeasuredBlock<T> = (BlockTimes, Array3<T>, BlockGradients<T>);
 
 /// An element type with what a GPU has for it.
 pub trait Number: Element {

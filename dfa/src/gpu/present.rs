@@ -8,8 +8,9 @@ use deformable_aggregation::block::LinearPrecision;
 use deformable_aggregation::cuda::{BlockOptions, BlockSession, Device, Session, SessionGraph};
 use deformable_aggregation::{Algorithm, Backend, BorderRule};
 
-use super::{BlockTimes, DeviceInfo, KernelInfo, MeasuredBlock};
+use super::{DeviceInfo, KernelInfo};
 use crate::block::BlockData;
+use crate::block::times::{BlockTimes, GpuTimes, MeasuredBlock};
 use crate::data::{Data, Results};
 use crate::timing::{Cost, Direction, Limits, Runner, repeated};
 
@@ -181,8 +182,10 @@ pub(super) fn measured_block<T: GpuElement>(
     let times = BlockTimes {
         forward: repeated(limits, || Ok(session.time(BlockSession::forward)?))?,
         both: repeated(limits, || Ok(session.time(both)?))?,
-        graph: repeated(limits, || Ok(session.time(|_| replays())? / REPLAYS))?,
-        kernels: profiled(&session)?,
+        on_gpu: Some(GpuTimes {
+            graph: repeated(limits, || Ok(session.time(|_| replays())? / REPLAYS))?,
+            kernels: profiled(&session)?,
+        }),
     };
     // Whatever a kernel does not write stays NaN, which no comparison passes.
     session.poison()?;

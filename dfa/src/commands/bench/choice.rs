@@ -2,9 +2,10 @@
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use deformable_aggregation::DType;
+use deformable_aggregation::{Algorithm, DType};
 
 use super::Args;
+use crate::engines::{BackendName, Engine, Selection};
 use crate::judge;
 use crate::output;
 use crate::scenario::{Footprint, Landing, Scenario};
@@ -78,6 +79,21 @@ impl Subject {
         }
         Ok(())
     }
+}
+
+/// The backends to be measured, with the algorithms that are.
+///
+/// # Errors
+///
+/// A backend asked for that cannot be used.
+pub(super) fn engines(args: &Args) -> Result<Vec<Engine>> {
+    let mut engines = Selection::new(&args.backend)?.engines;
+    engines.retain(|engine| {
+        let usual = matches!(engine.name, BackendName::Cpu | BackendName::Cuda);
+        (usual || !args.backend.is_empty())
+            && (engine.algorithm != Algorithm::Naive || args.measures_naive())
+    });
+    Ok(engines)
 }
 
 /// Everything to be measured, in the order of the table.

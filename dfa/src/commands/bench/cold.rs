@@ -94,7 +94,7 @@ fn measure<T: Number>(args: &Args, subject: &Subject) -> Result<bool> {
     let backend = open(args)?;
     let open = start.elapsed();
     ensure!(
-        T::DTYPE != DType::F64 || !BackendName::of(&backend).has_naive(),
+        T::DTYPE != DType::F64 || !BackendName::of(&backend).has_kernels(),
         "the backend does not compute in fp64"
     );
     let operator = deformable_aggregation::DeformableAggregation::new(data.shape.clone())

@@ -27,7 +27,7 @@ pub(super) fn write(path: &Path, bench: &Bench<'_>, rows: &[Row]) -> Result<()> 
             .l2
             .map_or(String::new(), |l2| format!(", reads of its L2 {} TB/s", round(l2 / 1e12)));
         let copy = round(machine.bandwidths.copy / 1e12);
-        text += &format!("{}: copies {copy} TB/s{l2}. Times in µs.\n\n", machine.device());
+        text += &format!("{}: copies {copy} TB/s{l2}. Times in µs.\n\n", machine.engine.device());
         text += &table(&rows);
         text.push('\n');
     }

@@ -7,14 +7,14 @@ use deformable_aggregation::{Algorithm, BorderRule};
 use indicatif::ProgressBar;
 
 use super::Args;
-use super::choice::Subject;
+use super::choice::{Subject, engines};
 use super::row::{Bandwidths, Floors, QuantityError, Row, Sizes};
 use crate::compare::l2_bound;
 use crate::data::{Data, Quantity, Results};
-use crate::engines::{BackendName, Engine, Selection};
+use crate::engines::Engine;
 use crate::gpu::{self, Number};
 use crate::scenario::{self, Touched};
-use crate::system::{System, copy_bandwidth};
+use crate::system::copy_bandwidth;
 use crate::timing::{Cost, Direction, Limits, Runner, Timing, measure, measure_replay, runner};
 use crate::{judge, output, with_dtype};
 
@@ -26,13 +26,6 @@ pub(super) struct Machine {
     algorithms: Vec<Algorithm>,
     /// What its memory can do.
     pub(super) bandwidths: Bandwidths,
-}
-
-impl Machine {
-    /// What it runs on.
-    pub(super) fn device(&self) -> String {
-        gpu::description(&self.engine.backend).unwrap_or_else(|| System::new().description())
-    }
 }
 
 /// What is run on every subject.
@@ -66,14 +59,8 @@ impl<'a> Bench<'a> {
     /// A backend asked for that cannot be used.
     pub(super) fn new(args: &'a Args) -> Result<Self> {
         let spinner = output::spinner("measuring bandwidths");
-        let selection = Selection::new(&args.backend)?;
         let mut machines: Vec<Machine> = Vec::new();
-        for engine in selection.engines {
-            let unasked = args.backend.is_empty()
-                && !matches!(engine.name, BackendName::Cpu | BackendName::Cuda);
-            if unasked || (engine.algorithm == Algorithm::Naive && !args.measures_naive()) {
-                continue;
-            }
+        for engine in engines(args)? {
             match machines.iter_mut().find(|machine| machine.engine.name == engine.name) {
                 Some(machine) => machine.algorithms.push(engine.algorithm),
                 None => machines.push(Machine {
@@ -135,11 +122,7 @@ impl<'a> Bench<'a> {
         algorithm: Algorithm,
         runner: &mut dyn Runner<T>,
     ) -> Result<Vec<Row>> {
-        let limits = Limits {
-            warm_up: 2,
-            runs: self.args.runs,
-            time: Duration::from_secs_f64(self.args.seconds.max(0.0)),
-        };
+        let limits = limits(self.args);
         // The repeatable kernels of the forward pass are the fast ones.
         let wanted = |direction: Direction| {
             self.args.direction.contains(&direction)
@@ -208,7 +191,7 @@ fn row<T: Number>(
         over_fast: None,
         over_fp32: None,
         cost,
-        has_algorithms: machine.engine.name.has_naive(),
+        has_algorithms: machine.engine.name.has_kernels(),
         checked_items: judged.iter().map(|(item, _)| *item).collect(),
         passed: errors.iter().all(|error| error.relative_l2 <= bound),
         errors,
@@ -216,7 +199,13 @@ fn row<T: Number>(
     }
 }
 
-fn micro(time: Duration) -> f64 {
+/// How often `args` ask for runs.
+pub(super) fn limits(args: &Args) -> Limits {
+    let time = Duration::from_secs_f64(args.seconds.max(0.0));
+    Limits { warm_up: 2, runs: args.runs, time }
+}
+
+pub(super) fn micro(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 

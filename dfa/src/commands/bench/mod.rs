@@ -3,6 +3,7 @@
 mod block;
 mod choice;
 mod cold;
+mod columns;
 mod markdown;
 mod measure;
 mod print;
@@ -15,7 +16,7 @@ use anyhow::{Result, bail, ensure};
 use deformable_aggregation::DType;
 
 use self::choice::{Subject, Suite, chosen};
-use self::measure::{Bench, Machine};
+use self::measure::Bench;
 use self::row::{Report, set_ratios};
 use self::sweep::Sweep;
 use crate::engines::BackendName;
@@ -70,7 +71,7 @@ pub struct Args {
     /// Seed of the inputs
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
-    /// Measure the whole attention block of Sparse4D v3 on a GPU instead [default: W1 and W2, all GPU types]
+    /// Measure the whole attention block of Sparse4D v3 instead [default: W1 and W2, all GPU types]
     #[arg(long, conflicts_with_all = ["suite", "scenario", "direction", "naive", "graph", "cold", "sweep", "save_inputs", "markdown"])]
     block: bool,
     /// Measure the first calls of a fresh process instead, with the driver's cache of compiled kernels switched off
@@ -190,7 +191,7 @@ pub fn run(args: &Args) -> Result<bool> {
         command: std::env::args().collect(),
         system: System::new(),
         seed: args.seed,
-        devices: bench.machines.iter().map(Machine::device).collect(),
+        devices: bench.machines.iter().map(|machine| machine.engine.device()).collect(),
         skipped,
         passed,
         results: rows,

@@ -1,21 +1,13 @@
 //! The table for people.
 
-use std::time::Duration;
-
 use anyhow::Result;
 
+use super::columns::{self, Column, name, number, ratio, time};
 use super::measure::Bench;
 use super::row::{Bandwidths, Report, Row};
 use crate::output;
 
-/// A column: its heading, how its entries are aligned, and what it has for a row.
-struct Column {
-    heading: &'static str,
-    is_name: bool,
-    entry: fn(&Row) -> Option<String>,
-}
-
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<Row>] = &[
     name("dtype", |row| Some(row.dtype.clone())),
     name("backend", |row| Some(row.engine())),
     name("pass", |row| Some(row.direction.name().to_owned())),
@@ -35,22 +27,6 @@ const COLUMNS: &[Column] = &[
     number("error", |row| Some(format!("{:.1e}", row.error()))),
 ];
 
-const fn name(heading: &'static str, entry: fn(&Row) -> Option<String>) -> Column {
-    Column { heading, is_name: true, entry }
-}
-
-const fn number(heading: &'static str, entry: fn(&Row) -> Option<String>) -> Column {
-    Column { heading, is_name: false, entry }
-}
-
-fn time(micro: f64) -> String {
-    output::duration(Duration::from_secs_f64(micro / 1e6))
-}
-
-fn ratio(ratio: f64) -> String {
-    format!("{ratio:.2}")
-}
-
 /// Prints the machines, the table and the verdict.
 ///
 /// # Errors
@@ -62,7 +38,7 @@ pub(super) fn print(bench: &Bench<'_>, report: &Report, naive_asked: bool) -> Re
     for reason in &report.skipped {
         output::line(&output::styled(output::FAINT, &format!("skipped: {reason}")))?;
     }
-    let has_naive = bench.machines.iter().any(|machine| machine.engine.name.has_naive());
+    let has_naive = bench.machines.iter().any(|machine| machine.engine.name.has_kernels());
     if naive_asked && !has_naive {
         output::line("The CPU backends have no naive kernels; --naive changes nothing for them.")?;
     }
@@ -82,7 +58,7 @@ pub(super) fn machines(bench: &Bench<'_>) -> Result<()> {
         output::line(&format!(
             "{}: {}, copies {}/s{cache}",
             machine.engine.name.name(),
-            machine.device(),
+            machine.engine.device(),
             output::bytes(copy)
         ))?;
     }
@@ -102,22 +78,9 @@ pub(super) fn verdict(passed: bool) -> Result<()> {
     })
 }
 
-/// All rows, with a line above those of each workload and scenario. Columns in which no row has an entry are left out.
+/// All rows, with a line above those of each workload and scenario.
 fn table(rows: &[Row]) -> String {
-    let columns: Vec<&Column> = COLUMNS
-        .iter()
-        .filter(|column| rows.iter().any(|row| (column.entry)(row).is_some()))
-        .collect();
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| {
-            let entry = |column: &&Column| (column.entry)(row).unwrap_or_else(|| "-".to_owned());
-            columns.iter().map(entry).collect()
-        })
-        .collect();
-    let headings: Vec<&str> = columns.iter().map(|column| column.heading).collect();
-    let names = columns.iter().filter(|column| column.is_name).count();
-    let table = output::table(&headings, names, &cells);
+    let table = columns::table(COLUMNS, rows);
     let mut lines = table.lines();
     let mut text = format!("\n{}", lines.next().unwrap_or_default());
     let mut above = String::new();

@@ -235,7 +235,7 @@ pub(super) fn run(args: &Args) -> Result<bool> {
     let machine = bench.machines.first().context("no backend can be used")?;
     ensure!(machine.engine.supports(dtype), "the backend does not compute in {dtype}");
     let base = Base::new(args, machine.engine.name)?;
-    let device = machine.device();
+    let device = machine.engine.device();
 
     let mut sweeps = Vec::new();
     for &sweep in &args.sweep {

@@ -5,8 +5,8 @@ use deformable_aggregation::block::DeformableFeatureAggregation;
 use deformable_aggregation::{Algorithm, Backend, DType, Element, Scalar};
 
 use super::{Check, Plan, not_compared};
+use crate::block::vectors::BlockCase;
 use crate::block::{BlockData, NamedArrays, wide};
-use crate::block_vectors::BlockCase;
 use crate::compare::{Measure, block_bound, compare};
 use crate::engines::{BackendName, Engine};
 use crate::with_dtype;

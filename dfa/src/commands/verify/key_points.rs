@@ -9,8 +9,8 @@ use deformable_aggregation::{DType, Element, Scalar};
 use ndarray::{Array, Array3, Axis, Dimension, s};
 
 use super::{Check, Plan, not_compared};
+use crate::block::vectors::{GeneratorCase, KeyPointCase};
 use crate::block::{NamedArrays, wide};
-use crate::block_vectors::{GeneratorCase, KeyPointCase};
 use crate::compare::{block_bound, compare};
 
 /// Compares a case in fp64 and fp32, the types of geometry.

@@ -12,7 +12,7 @@ use deformable_aggregation::{
 use ndarray::Array5;
 use serde::Serialize;
 
-use crate::block_vectors::{BlockCase, KeyPointCase};
+use crate::block::vectors::{BlockCase, KeyPointCase};
 use crate::cases;
 use crate::compare::{Measure, compare, golden_bound, same_inputs_bound, terms};
 use crate::data::{Quantity, Results};

@@ -10,7 +10,7 @@ use ndarray::{Array3, Array4};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::block::BlockData;
+use super::BlockData;
 use crate::workloads::Workload;
 
 /// Width of an image in pixels.

@@ -8,7 +8,7 @@ use deformable_aggregation::block::{
 use deformable_aggregation::{BorderRule, feature_maps_format};
 use ndarray::{Array1, Array2, Array3, Array4, Array5, Array6, ArrayD, s};
 
-use crate::block::{BlockData, NamedArrays};
+use super::{BlockData, NamedArrays};
 use crate::vectors::{Vectors, nested};
 
 /// What the arrays of a case do not say.
