@@ -14,10 +14,10 @@
 //! [`atomic`](crate::atomic) call them on their own. The first violation ends the launch with a
 //! [`Fault`] that names kernel, block and thread.
 //!
-//! [`Emulator::with_race_checks`] adds races in shared memory, at some cost in time.
+//! [`Emulator::with_race_checks`] adds races in shared and global memory, at some cost in time.
 //!
 //! Not checked: accesses that go around the wrappers, accesses that miss their buffer and hit
-//! another one of the launch, data races in global memory, threads that
+//! another one of the launch, threads that
 //! wait for each other in a loop without a meeting (such a launch does not end), and kernels that
 //! need more stack than the 256 KiB a thread has here.
 //!
@@ -50,6 +50,7 @@
 mod block;
 mod context;
 mod fault;
+mod global_races;
 mod launch;
 mod memory;
 mod order;

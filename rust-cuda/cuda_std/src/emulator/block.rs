@@ -150,7 +150,7 @@ impl<'a> BlockRunner<'a> {
             let released = warp::meet(&meeting, in_warp_operation, returned | !lanes)
                 .map_err(|broken| self.broken(number, broken))?;
             if released != 0 {
-                self.block.shared.order_warp(number);
+                self.block.clock.order_warp(number);
             }
             let state = &mut self.warps[number];
             state.in_warp_operation &= !released;
@@ -212,7 +212,7 @@ impl<'a> BlockRunner<'a> {
                 _ => return Err(self.stuck()),
             }
         }
-        self.block.shared.order_block();
+        self.block.clock.order_block();
         let value = match barrier {
             Some(Barrier::Count) => Some(count),
             Some(Barrier::And) => Some(u64::from(count == self.contexts.len() as u64)),

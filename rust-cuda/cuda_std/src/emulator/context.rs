@@ -6,8 +6,9 @@ use std::ptr;
 use corosensei::Yielder;
 
 use super::fault::{Fault, Place, Space};
+use super::global_races::GlobalRaces;
 use super::memory::{self, Access, Memory};
-use super::races::Accessor;
+use super::races::{Clock, Event};
 use super::shape::{Dim3, LaunchConfig};
 use super::shared_memory::{self, SharedMemory};
 use super::warp::{Answer, Request};
@@ -47,6 +48,9 @@ pub(super) struct BlockContext<'a> {
     pub(super) config: LaunchConfig,
     pub(super) memory: &'a Memory<'a>,
     pub(super) shared: &'a SharedMemory,
+    /// `None` if races are not looked for.
+    pub(super) races: Option<&'a GlobalRaces>,
+    pub(super) clock: Clock,
     pub(super) index: Cell<Dim3>,
     /// What a thread did wrong, for the scheduler to find.
     pub(super) fault: Cell<Option<Box<Fault>>>,
@@ -57,6 +61,20 @@ pub(super) struct BlockContext<'a> {
 impl BlockContext<'_> {
     pub(super) fn place(&self, thread: Dim3) -> Place {
         Place { kernel: self.kernel.to_owned(), block: self.index.get(), thread }
+    }
+
+    /// Block and thread of an access.
+    fn author(&self, event: Event) -> [Dim3; 2] {
+        let LaunchConfig { grid, block, .. } = self.config;
+        [grid.place(event.block()), block.place(event.thread())]
+    }
+
+    /// Notes that one of the threads has passed a fence.
+    pub(super) fn fence(&self) {
+        self.clock.order_block();
+        if let Some(races) = self.races {
+            races.fence(&self.clock);
+        }
     }
 }
 
@@ -149,19 +167,33 @@ impl ThreadContext<'_> {
     }
 
     #[inline]
-    fn access_global(&self, address: usize, bytes: usize, access: Access) {
-        let hint = &self.block.buffer_hint;
-        if let Err(refusal) = self.block.memory.access(address, bytes, access, hint) {
-            self.fail_with(|place| global_fault(place, address, bytes, refusal));
+    fn access_global(&self, address: usize, bytes: usize, access: Access, atomic: bool) {
+        let BlockContext { memory, races, clock, buffer_hint, .. } = self.block;
+        if let Err(refusal) = memory.access(address, bytes, access, buffer_hint) {
+            return self.fail_with(|place| global_fault(place, address, bytes, refusal));
+        }
+        let Some(races) = races else { return };
+        let number = buffer_hint.get();
+        let (buffer, offset) = memory.place(number, address);
+        let event = clock.event(self.number, atomic);
+        if let Some(earlier) = races.access(number, offset, bytes, access, event) {
+            let [other_block, other] = self.block.author(earlier);
+            self.fail_with(|place| Fault::GlobalRace {
+                place,
+                other_block,
+                other,
+                buffer,
+                offset,
+                bytes,
+            });
         }
     }
 
     #[inline]
     fn access_shared(&self, address: usize, bytes: usize, access: Access, atomic: bool) {
-        let by = Accessor { thread: self.number, atomic };
-        if let Err(refusal) = self.block.shared.access(address, bytes, access, by) {
-            let size = self.block.config.block;
-            self.fail_with(|place| shared_fault(place, address, bytes, refusal, size));
+        let event = self.block.clock.event(self.number, atomic);
+        if let Err(refusal) = self.block.shared.access(address, bytes, access, event) {
+            self.fail_with(|place| shared_fault(place, address, bytes, refusal, self.block));
         }
     }
 }
@@ -194,7 +226,7 @@ fn shared_fault(
     address: usize,
     bytes: usize,
     refusal: shared_memory::Refusal,
-    block: Dim3,
+    block: &BlockContext<'_>,
 ) -> Fault {
     let space = Space::Shared;
     match refusal {
@@ -208,7 +240,7 @@ fn shared_fault(
             Fault::UninitialisedShared { place, offset, bytes }
         }
         shared_memory::Refusal::Race { offset, other } => {
-            let other = block.place(u64::from(other));
+            let [_, other] = block.author(other);
             Fault::SharedRace { place, other, offset, bytes }
         }
     }
@@ -218,7 +250,9 @@ fn shared_fault(
 ///
 /// The launch ends with a [`Fault`] if they are not all in one buffer of its [`Memory`], if
 /// `bytes` is 1, 2, 4, 8 or 16 and the place is not a multiple of it, or if the buffer was given as
-/// [`uninitialised`](Memory::uninitialised) and one of them has not been written. Places are
+/// [`uninitialised`](Memory::uninitialised) and one of them has not been written. With
+/// [race checks](super::Emulator::with_race_checks) it also ends if another thread of the launch has
+/// written one of them and nothing orders the two. Places are
 /// counted from the start of the buffer, because buffers on a GPU start at multiples of 256; the
 /// buffer on the host may be aligned to less, so wrappers that read several elements at once use
 /// [`read_unaligned`](std::ptr::read_unaligned).
@@ -228,7 +262,7 @@ fn shared_fault(
 pub fn global_read(ptr: *const u8, bytes: usize) {
     current(|thread| {
         if let Some(thread) = thread {
-            thread.access_global(ptr as usize, bytes, Access::Read);
+            thread.access_global(ptr as usize, bytes, Access::Read, false);
         }
     });
 }
@@ -243,7 +277,7 @@ pub fn global_read(ptr: *const u8, bytes: usize) {
 pub fn global_write(ptr: *const u8, bytes: usize) {
     current(|thread| {
         if let Some(thread) = thread {
-            thread.access_global(ptr as usize, bytes, Access::Write);
+            thread.access_global(ptr as usize, bytes, Access::Write, false);
         }
     });
 }
@@ -259,7 +293,7 @@ pub fn global_write(ptr: *const u8, bytes: usize) {
 pub fn global_atomic(ptr: *const u8, bytes: usize) {
     current(|thread| {
         if let Some(thread) = thread {
-            thread.access_global(ptr as usize, bytes, Access::ReadWrite);
+            thread.access_global(ptr as usize, bytes, Access::ReadWrite, true);
         }
     });
 }
@@ -304,7 +338,7 @@ pub(super) fn atomic_access(address: usize, bytes: usize, access: Access) {
         if thread.block.shared.contains(address) {
             thread.access_shared(address, bytes, access, true);
         } else {
-            thread.access_global(address, bytes, access);
+            thread.access_global(address, bytes, access, true);
         }
     });
 }

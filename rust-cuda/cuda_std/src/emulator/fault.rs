@@ -187,6 +187,25 @@ pub enum Fault {
         /// The size of the later access.
         bytes: usize,
     },
+    /// Two threads of a launch touch the same global memory, one of them writes it, and nothing orders the two.
+    #[error(
+        "{place}: {bytes} bytes at offset {offset} of `{buffer}` race with an access by block \
+         {other_block}, thread {other}"
+    )]
+    GlobalRace {
+        /// The thread that made the later access.
+        place: Place,
+        /// The block of the thread that made the earlier one.
+        other_block: Dim3,
+        /// That thread's index in its block.
+        other: Dim3,
+        /// The buffer's name.
+        buffer: &'static str,
+        /// The place in the buffer, in bytes.
+        offset: usize,
+        /// The size of the later access.
+        bytes: usize,
+    },
     /// A launch that a GPU would refuse.
     #[error("kernel `{kernel}`: cannot be launched: {reason}")]
     BadLaunch {
@@ -221,6 +240,7 @@ impl Fault {
             | Self::UninitialisedGlobal { place, .. }
             | Self::UninitialisedShared { place, .. }
             | Self::SharedRace { place, .. }
+            | Self::GlobalRace { place, .. }
             | Self::Panicked { place, .. } => Some(place),
             Self::BadLaunch { .. } => None,
         }

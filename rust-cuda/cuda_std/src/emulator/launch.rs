@@ -9,8 +9,10 @@ use std::thread;
 use super::block::{self, BlockRunner, Kernel, Stopped};
 use super::context::BlockContext;
 use super::fault::Fault;
+use super::global_races::GlobalRaces;
 use super::memory::Memory;
 use super::order::{Permutation, Random};
+use super::races::Clock;
 use super::shape::{Dim3, LaunchConfig};
 use super::shared_memory::SharedMemory;
 use super::stack;
@@ -53,10 +55,12 @@ impl Emulator {
         Self { workers: threads.clamp(1, MAX_WORKERS), ..self }
     }
 
-    /// Sets whether a launch ends with [`Fault::SharedRace`] when two threads of a block touch the
-    /// same byte of shared memory, one of them writes it, and nothing orders the two: no barrier,
-    /// no fence, and no meeting of the warp that both belong to. Off at first, because it makes
-    /// every access to shared memory slower.
+    /// Sets whether a launch ends with [`Fault::SharedRace`] or [`Fault::GlobalRace`] when two threads
+    /// touch the same byte, one of them writes it, and nothing orders the two: no barrier, no fence,
+    /// and no meeting of the warp that both belong to. Which of several races between blocks is found
+    /// first depends on the run, and a few are missed: where threads of the CPU touch a word at the
+    /// same moment, or threads of the kernel parts of a word. Off at first, because it makes accesses
+    /// slower and takes six bytes of memory for each byte that kernels may write.
     #[must_use]
     pub fn with_race_checks(self, race_checks: bool) -> Self {
         Self { race_checks, ..self }
@@ -97,7 +101,7 @@ impl Emulator {
             memory,
             kernel,
             seed: self.seed,
-            race_checks: self.race_checks,
+            races: self.race_checks.then(|| GlobalRaces::new(memory)),
             order,
             next: AtomicU64::new(0),
             failed_at: AtomicU64::new(u64::MAX),
@@ -122,7 +126,8 @@ struct Launch<'a> {
     memory: &'a Memory<'a>,
     kernel: &'a Kernel<'a>,
     seed: u64,
-    race_checks: bool,
+    /// `None` if races are not looked for.
+    races: Option<GlobalRaces>,
     order: Permutation,
     /// How many blocks have been started.
     next: AtomicU64,
@@ -134,12 +139,15 @@ struct Launch<'a> {
 impl Launch<'_> {
     /// Runs blocks until there are none left.
     fn work(&self) {
-        let shared = SharedMemory::new(self.config.dynamic_shared_bytes as usize, self.race_checks);
+        let shared =
+            SharedMemory::new(self.config.dynamic_shared_bytes as usize, self.races.is_some());
         let block = BlockContext {
             kernel: self.name,
             config: self.config,
             memory: self.memory,
             shared: &shared,
+            races: self.races.as_ref(),
+            clock: Clock::new(),
             index: Cell::new(Dim3::default()),
             fault: Cell::new(None),
             buffer_hint: Cell::new(0),
@@ -156,6 +164,7 @@ impl Launch<'_> {
         while let Some(turn) = self.next_turn() {
             let number = self.order.at(turn);
             block.index.set(self.config.grid.place(number));
+            block.clock.begin_block(number);
             let mut random = Random::new(self.seed, number);
             if let Err(Stopped::Fault(fault)) = runner.run(&mut random, || self.is_over(turn)) {
                 self.fail(turn, fault);

@@ -83,13 +83,24 @@ impl<'a> Memory<'a> {
         self.buffers.iter().filter(|buffer| buffer.name == name).map(Buffer::unwritten).sum()
     }
 
+    /// The bytes of each buffer that kernels may write, `None` for the others.
+    pub(super) fn writable_bytes(&self) -> impl Iterator<Item = Option<usize>> {
+        self.buffers.iter().map(|buffer| buffer.writable.then_some(buffer.bytes))
+    }
+
+    /// The buffer of that number, by name, and the place of an address in it.
+    pub(super) fn place(&self, number: usize, address: usize) -> (&'static str, usize) {
+        let buffer = &self.buffers[number];
+        (buffer.name, address - buffer.start)
+    }
+
     fn add(&mut self, name: &'static str, start: usize, bytes: usize, writable: bool, fresh: bool) {
         let written = fresh.then(|| (0..bytes.div_ceil(64)).map(|_| AtomicU64::new(0)).collect());
         self.buffers.push(Buffer { name, start, bytes, writable, written });
     }
 
     /// Checks an access, and notes what it writes. `hint` holds the number of the buffer that was
-    /// hit last.
+    /// hit last, this one included.
     #[inline]
     pub(super) fn access(
         &self,

@@ -56,7 +56,7 @@ pub(crate) fn sync_threads_or(predicate: u32) -> u32 {
 
 pub(crate) fn device_fence() {
     fence(Ordering::SeqCst);
-    expect_current(|thread| thread.block.shared.order_block());
+    expect_current(|thread| thread.block.fence());
 }
 
 pub(crate) fn system_fence() {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::memory::Access;
-use super::races::{Accessor, Races};
+use super::races::{Event, Reach, Words};
 use super::shape::{MAX_SHARED_BYTES, MAX_STATIC_SHARED_BYTES};
 
 /// Fills memory that no thread has written: a NaN as f32 or f64, and a far-off index.
@@ -45,7 +45,7 @@ struct State {
     static_bytes: usize,
     arrays: Vec<Array>,
     /// `None` if races are not looked for.
-    races: Option<Races>,
+    races: Option<Words>,
 }
 
 struct Array {
@@ -59,7 +59,7 @@ pub(super) enum Refusal {
     OutOfBounds { nearest: String },
     Misaligned { offset: usize },
     Uninitialised { offset: usize },
-    Race { offset: usize, other: u32 },
+    Race { offset: usize, other: Event },
 }
 
 impl SharedMemory {
@@ -77,7 +77,7 @@ impl SharedMemory {
             dynamic_bytes,
             static_bytes: 0,
             arrays: Vec::new(),
-            races: race_checks.then(Races::new),
+            races: race_checks.then(|| Words::new(Reach::Block, dynamic_bytes)),
         };
         Self { lines: Box::into_raw(lines), state: RefCell::new(state) }
     }
@@ -91,19 +91,8 @@ impl SharedMemory {
                 *byte = Byte::Unwritten;
             }
         }
-        state.races.iter_mut().for_each(Races::order_block);
         // SAFETY: `end` lies in the allocation, and between blocks no thread of the kernel runs.
         unsafe { self.dynamic().write_bytes(POISON, end) }
-    }
-
-    /// Notes that all threads are at a barrier, or one at a fence.
-    pub(super) fn order_block(&self) {
-        self.state.borrow_mut().races.iter_mut().for_each(Races::order_block);
-    }
-
-    /// Notes that lanes of a warp have met.
-    pub(super) fn order_warp(&self, warp: usize) {
-        self.state.borrow_mut().races.iter_mut().for_each(|races| races.order_warp(warp));
     }
 
     pub(super) fn dynamic(&self) -> *mut u8 {
@@ -137,7 +126,7 @@ impl SharedMemory {
         address: usize,
         bytes: usize,
         access: Access,
-        by: Accessor,
+        event: Event,
     ) -> Result<(), Refusal> {
         let mut state = self.state.borrow_mut();
         let offset = address.wrapping_sub(self.dynamic() as usize);
@@ -158,7 +147,8 @@ impl SharedMemory {
         if access != Access::Read {
             touched.fill(Byte::Written);
         }
-        let race = state.races.as_mut().and_then(|races| races.access(offset..end, access, by));
+        let races = state.races.as_ref();
+        let race = races.and_then(|races| races.access(offset, bytes, access, event));
         race.map_or(Ok(()), |other| Err(Refusal::Race { offset, other }))
     }
 }
@@ -191,6 +181,7 @@ impl State {
             return Err("shared memory is in too many arrays for the emulator".to_owned());
         };
         array.fill(Byte::Unwritten);
+        self.races.iter_mut().for_each(|races| races.grow(offset + bytes));
         self.end = offset + bytes;
         self.static_bytes = static_bytes;
         self.arrays.push(Array { site, offset });
@@ -208,9 +199,17 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use super::super::races::Clock;
     use super::*;
 
-    const BY: Accessor = Accessor { thread: 0, atomic: false };
+    fn access(
+        shared: &SharedMemory,
+        address: usize,
+        bytes: usize,
+        access: Access,
+    ) -> Result<(), Refusal> {
+        shared.access(address, bytes, access, Clock::new().event(0, false))
+    }
 
     #[test]
     fn arrays_are_apart_aligned_and_found_again() {
@@ -221,14 +220,14 @@ mod tests {
         assert_eq!(second as usize % 64, 0);
         assert!(first as usize >= shared.dynamic() as usize + 100 + GAP);
         assert!(second as usize >= first as usize + 64 + GAP);
-        let over_the_end = shared.access(first as usize + 60, 8, Access::Write, BY);
+        let over_the_end = access(&shared, first as usize + 60, 8, Access::Write);
         assert!(matches!(over_the_end, Err(Refusal::OutOfBounds { .. })));
         let dynamic_end = shared.dynamic() as usize + 100;
-        assert_eq!(shared.access(dynamic_end - 4, 4, Access::Write, BY), Ok(()));
-        let over_the_end = shared.access(dynamic_end, 4, Access::Write, BY);
+        assert_eq!(access(&shared, dynamic_end - 4, 4, Access::Write), Ok(()));
+        let over_the_end = access(&shared, dynamic_end, 4, Access::Write);
         assert!(matches!(over_the_end, Err(Refusal::OutOfBounds { .. })));
         for address in [0, usize::MAX] {
-            let outside = shared.access(address, 4, Access::Read, BY);
+            let outside = access(&shared, address, 4, Access::Read);
             assert!(matches!(outside, Err(Refusal::OutOfBounds { .. })));
         }
     }
@@ -238,16 +237,16 @@ mod tests {
         let shared = SharedMemory::new(16, false);
         let address = shared.dynamic() as usize;
         let unwritten = Err(Refusal::Uninitialised { offset: 0 });
-        assert_eq!(shared.access(address, 4, Access::Read, BY), unwritten);
-        assert_eq!(shared.access(address, 4, Access::Write, BY), Ok(()));
-        assert_eq!(shared.access(address, 4, Access::Read, BY), Ok(()));
-        assert_eq!(shared.access(address, 4, Access::ReadWrite, BY), Ok(()));
+        assert_eq!(access(&shared, address, 4, Access::Read), unwritten);
+        assert_eq!(access(&shared, address, 4, Access::Write), Ok(()));
+        assert_eq!(access(&shared, address, 4, Access::Read), Ok(()));
+        assert_eq!(access(&shared, address, 4, Access::ReadWrite), Ok(()));
         assert_eq!(
-            shared.access(address + 2, 4, Access::Read, BY),
+            access(&shared, address + 2, 4, Access::Read),
             Err(Refusal::Misaligned { offset: 2 })
         );
         shared.begin_block();
-        assert_eq!(shared.access(address, 4, Access::Read, BY), unwritten);
+        assert_eq!(access(&shared, address, 4, Access::Read), unwritten);
     }
 
     #[test]
