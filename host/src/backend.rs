@@ -10,7 +10,7 @@ use crate::error::Result;
 /// |---|---|---|
 /// | [`Reference`](Self::Reference) | all | plain loops to compare others against |
 /// | [`Cpu`](Self::Cpu) | all | all cores of this machine |
-/// | `Emulator` (feature `emulator`) | `f32`, `f16`, `bf16` | the GPU kernels, run on the CPU with every access checked |
+/// | `Emulator` (feature `emulator`) | `f32`, `f16`, `bf16` | the GPU kernels, run on the CPU with every access checked, and races found |
 /// | `Cuda` (feature `cuda`) | `f32`, `f16`, `bf16` | an NVIDIA GPU |
 ///
 /// ```

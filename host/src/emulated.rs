@@ -81,7 +81,7 @@ struct Runner<'a> {
 
 impl<'a> Runner<'a> {
     fn new(memory: &'a Memory<'a>) -> Self {
-        Self { emulator: Emulator::new(), memory }
+        Self { emulator: Emulator::new().with_race_checks(true), memory }
     }
 }
 

@@ -198,6 +198,7 @@ impl Bench<'_> {
                     dynamic_shared_bytes: shared_bytes,
                 };
                 Emulator::new()
+                    .with_race_checks(true)
                     // SAFETY: the emulator checks every access.
                     .launch(entry.name, config, &memory, || unsafe { (entry.thread)(args) })
                     .unwrap_or_else(|fault| panic!("{}: {fault}", entry.name));
