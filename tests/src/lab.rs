@@ -52,8 +52,14 @@ impl Lab {
 
 #[cfg(lab_cuda)]
 fn gpu() -> Option<Lab> {
+    cuda_device().map(Lab::Cuda)
+}
+
+/// The first GPU, or `None` with a line on standard output that says why the test is skipped.
+#[cfg(lab_cuda)]
+#[must_use]
+pub fn cuda_device() -> Option<deformable_aggregation::cuda::Device> {
     deformable_aggregation::cuda::Device::new(0)
-        .map(Lab::Cuda)
         .inspect_err(|error| println!("skipped because {error}"))
         .ok()
 }

@@ -15,4 +15,6 @@ pub use block::{BlockCase, GoldenBlock, MapsForm, NamedResults, named};
 pub use cases::{Case, Sizes};
 pub use compare::{Bound, Mismatch, check, compare};
 pub use golden::{GoldenOperator, array, golden_path, open_golden};
+#[cfg(lab_cuda)]
+pub use lab::cuda_device;
 pub use lab::{Addresses, Array, Bench, Lab};

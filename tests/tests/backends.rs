@@ -2,10 +2,10 @@
 
 use deformable_aggregation::{
     AggregationShape, Algorithm, Backend, BorderRule, DType, Element, FeatureLayout, Gradients,
-    LevelShape, Scalar as _, reference,
+    Inputs, LevelShape, Scalar as _, reference,
 };
 use deformable_aggregation_tests::{Bound, Case, Sizes, Subject, check, on_every_backend};
-use ndarray::{Array, Array3, Dimension, s};
+use ndarray::{Array, Array3, ArrayView3, Dimension, s};
 
 on_every_backend!(
     random_cases_match_the_exact_sums,
@@ -33,6 +33,7 @@ on_every_backend!(
     more_elements_than_a_grid_has_threads,
     nothing_to_sum_gives_zeros,
     views_in_any_order_of_axes,
+    arrays_that_begin_between_vectors,
 );
 
 const RULES: [BorderRule; 2] = [BorderRule::Operator, BorderRule::GridSample];
@@ -603,4 +604,47 @@ fn reversed_memory<A: Copy, D: Dimension>(array: &Array<A, D>) -> Array<A, D> {
     .expect("as many entries");
     turned.assign(array);
     turned
+}
+
+/// The numbers of an array behind one or two others, so that they do not begin at a multiple of 16 bytes; how many others.
+fn shifted<T: Element>(array: &Array3<T>) -> (Vec<T>, usize) {
+    let mut values = Vec::with_capacity(array.len() + 2);
+    values.push(T::from_f64(f64::NAN));
+    let address = values.as_ptr().addr() + size_of::<T>();
+    if address.is_multiple_of(16) {
+        values.push(T::from_f64(f64::NAN));
+    }
+    let shift = values.len();
+    values.extend(array);
+    (values, shift)
+}
+
+/// GPU kernels move 16 bytes at a time where the channels allow it, and must not where the arrays do not.
+fn arrays_that_begin_between_vectors<T: Element>(subject: &Subject) {
+    let sizes = Sizes {
+        batch: 2,
+        anchors: 9,
+        points: 4,
+        cameras: 2,
+        levels: vec![(12, 20), (6, 10)],
+        groups: 8,
+        channels_per_group: 32,
+    };
+    let case = Case::random(sizes.shape(), 8).cast::<T>();
+    let [(features, feature), (upstream, first)] =
+        [&case.feature_maps, &case.grad_output].map(shifted);
+    let view = |values, dimensions| ArrayView3::from_shape(dimensions, values).expect("all of it");
+    let features = view(&features[feature..], case.feature_maps.raw_dim());
+    let upstream = view(&upstream[first..], case.grad_output.raw_dim());
+    let inputs = Inputs { feature_maps: features, ..case.inputs() };
+
+    let operator = subject.operator(&case.shape);
+    let output = operator.forward(inputs).unwrap_or_else(|error| panic!("{error}"));
+    let gradients = operator.backward(inputs, upstream).unwrap_or_else(|error| panic!("{error}"));
+    let rule = BorderRule::Operator;
+    let exact = reference::exact(&case.shape, rule, inputs, upstream).expect("arrays fit");
+    let scale = reference::magnitudes(&case.shape, rule, inputs, upstream).expect("arrays fit");
+    if let Err(mismatch) = check(&case.shape, &output, &gradients, &exact, &scale) {
+        panic!("{subject}, {}: {mismatch}", T::DTYPE);
+    }
 }

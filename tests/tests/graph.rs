@@ -1,18 +1,13 @@
 //! CUDA graphs: what is recorded once computes right again and again, on inputs that change where they lie.
 
-#![cfg(all(feature = "cuda", target_os = "linux"))]
+#![cfg(lab_cuda)]
 
 use deformable_aggregation::cuda::{Device, SessionGraph, Stream};
 use deformable_aggregation::half::bf16;
 use deformable_aggregation::{Algorithm, BorderRule, GpuElement, reference};
-use deformable_aggregation_tests::{Case, Sizes, check};
+use deformable_aggregation_tests::{Case, Sizes, check, cuda_device};
 
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::Fast, Algorithm::Repeatable, Algorithm::Naive];
-
-/// The first device, or `None` with a line that says why the test is skipped.
-fn device() -> Option<Device> {
-    Device::new(0).map_err(|error| println!("skipped because {error}")).ok()
-}
 
 fn sizes() -> Sizes {
     Sizes {
@@ -58,7 +53,7 @@ fn replays_follow_the_inputs<T: GpuElement>(device: &Device) {
 
 #[test]
 fn replayed_passes_follow_inputs_that_change_in_place() {
-    if let Some(device) = device() {
+    if let Some(device) = cuda_device() {
         replays_follow_the_inputs::<f32>(&device);
         replays_follow_the_inputs::<bf16>(&device);
     }
@@ -66,7 +61,7 @@ fn replayed_passes_follow_inputs_that_change_in_place() {
 
 #[test]
 fn a_graph_keeps_the_arrays_of_its_session() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda_device() else { return };
     let case = Case::random(sizes().shape(), 4).cast::<f32>();
     let session = device
         .session(&case.shape, BorderRule::Operator, case.inputs(), case.grad_output.view())
@@ -79,7 +74,7 @@ fn a_graph_keeps_the_arrays_of_its_session() {
 
 #[test]
 fn what_cannot_be_recorded_is_an_error_and_the_device_goes_on() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda_device() else { return };
     let waited = device.capture(Stream::synchronize);
     assert!(waited.is_err());
     let values = device.upload("values", &[1.0_f32, 2.0]).expect("memory for two numbers");
@@ -90,7 +85,7 @@ fn what_cannot_be_recorded_is_an_error_and_the_device_goes_on() {
 
 #[test]
 fn measured_bandwidths_are_those_of_memories() {
-    let Some(device) = device() else { return };
+    let Some(device) = cuda_device() else { return };
     let memory = device.copy_bandwidth().expect("measured");
     let cache = device.l2_read_bandwidth().expect("measured");
     // From the slowest memory of a GPU in use to beyond the fastest cache.

@@ -227,14 +227,18 @@ impl<K> BackwardArrays<K> {
 unsafe fn launch_per_anchor<K: Kernels, E: Executor>(
     executor: &E,
     plan: &Plan,
-    entry: Entry<BackwardArgs<K>>,
+    wide: bool,
+    [of_vectors, of_any]: [Entry<BackwardArgs<K>>; 2],
     args: BackwardArgs<K>,
 ) -> Result<()> {
     if !plan.has_anchors() {
         return Ok(());
     }
     // SAFETY: the caller's promise.
-    unsafe { executor.launch(entry, plan.backward_launch::<K>(), args) }
+    unsafe {
+        let entry = if wide { of_vectors } else { of_any };
+        executor.launch(entry, plan.backward_launch(wide), args)
+    }
 }
 
 /// All three gradients, that of the features by ownership: tiles are marked and shares numbered, the gradients of locations
@@ -252,11 +256,10 @@ unsafe fn gather<K: Kernels, E: Executor>(
     let &BackwardArrays { features, grad_output, grad_features, .. } = arrays;
     let args = arrays.args(plan, ptr::null_mut());
     let wide = plan.backward_is_wide::<K>() && aligned(&[features.addr(), grad_output.addr()]);
-    let entry = if wide { K::BACKWARD_WIDE } else { K::BACKWARD_ANY };
     // SAFETY: the caller's promise; the scratch holds marks and shares.
     unsafe {
         mark(executor, plan, numbering, &args, arrays.scratch.cast())?;
-        launch_per_anchor(executor, plan, entry, args)?;
+        launch_per_anchor(executor, plan, wide, [K::BACKWARD_WIDE, K::BACKWARD_ANY], args)?;
         if numbering.has_gaps {
             let bytes = plan.features * size_of::<K>();
             executor.zero("feature gradient", grad_features.cast(), bytes)?;
@@ -353,11 +356,11 @@ unsafe fn scatter<K: Kernels, E: Executor>(
     let sums = Sums::new(arrays.scratch, arrays.grad_features, plan.features);
     let pointers = [arrays.features.addr(), arrays.grad_output.addr(), sums.target.addr()];
     let wide = plan.backward_is_wide::<K>() && aligned(&pointers);
-    let entry = if wide { K::SCATTER_WIDE } else { K::SCATTER_ANY };
+    let args = arrays.args(plan, sums.target);
     // SAFETY: the caller's promise.
     unsafe {
         sums.clear(executor, "feature gradient")?;
-        launch_per_anchor(executor, plan, entry, arrays.args(plan, sums.target))?;
+        launch_per_anchor(executor, plan, wide, [K::SCATTER_WIDE, K::SCATTER_ANY], args)?;
         sums.round(executor)
     }
 }

@@ -168,10 +168,9 @@ impl Plan {
         Self::block_launch(grid, WARPS, forward_shared_bytes(WARPS))
     }
 
-    /// One block per anchor.
-    pub(crate) fn backward_launch<K: Kernels>(&self) -> Launch {
+    /// One block per anchor, of the `wide` kernels or of those for any size.
+    pub(crate) fn backward_launch(&self, wide: bool) -> Launch {
         let anchors = self.sizes.batch * self.sizes.anchors;
-        let wide = self.backward_is_wide::<K>();
         let warps = if wide && anchors <= FEW_ANCHORS { WARPS } else { SMALL_WARPS };
         let scratch_warps = if wide { 0 } else { warps };
         let bytes = backward_shared_bytes(self.backward_window(), self.sizes.groups, scratch_warps);
