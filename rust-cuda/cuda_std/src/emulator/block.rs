@@ -149,7 +149,8 @@ impl<'a> BlockRunner<'a> {
             let meeting = WarpLanes(&self.contexts[number * WARP as usize..]);
             let released = warp::meet(&meeting, in_warp_operation, returned | !lanes)
                 .map_err(|broken| self.broken(number, broken))?;
-            if released != 0 {
+            // Votes and shuffles bring lanes together, but do not order what they do in memory.
+            if bits(released).any(|lane| meeting.request(lane).operation == Operation::Sync) {
                 self.block.clock.order_warp(number);
             }
             let state = &mut self.warps[number];

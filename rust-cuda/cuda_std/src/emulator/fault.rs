@@ -172,7 +172,7 @@ pub enum Fault {
         bytes: usize,
     },
     /// Two threads of a block touch the same shared memory, one of them writes it, and no barrier
-    /// or meeting of their warp lies between.
+    /// or [`sync_warp`](crate::warp::sync_warp) lies between.
     #[error(
         "{place}: {bytes} bytes of shared memory at offset {offset} race with an access by thread \
          {other}"

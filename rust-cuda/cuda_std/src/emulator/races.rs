@@ -3,8 +3,9 @@
 //!
 //! What counts as an order is on the generous side, so that a report is never wrong: a barrier of the
 //! block and a memory fence order everything the block did before against everything it does after,
-//! any meeting of a warp orders all lanes of the warp, and what a block did before a fence is ordered
-//! against all that other blocks do later. Atomic accesses do not race with each other.
+//! `sync_warp` orders all lanes of the warp (votes and shuffles order nothing), and what a block did
+//! before a fence is ordered against all that other blocks do later. Atomic accesses do not race with
+//! each other.
 //!
 //! A word of four bytes keeps its last write and its last two reads by different warps, with the bytes
 //! that each touched. So a race is missed where threads touch different parts of a word in between.
@@ -22,7 +23,7 @@ pub(super) struct Clock {
     block: Cell<u64>,
     /// Barriers and fences so far.
     block_epoch: Cell<u32>,
-    /// Meetings so far, of each warp.
+    /// Calls of `sync_warp` so far, of each warp.
     warp_epochs: Vec<Cell<u32>>,
 }
 

@@ -49,6 +49,16 @@ fn a_warp_orders_its_own_lanes_only() {
 }
 
 #[test]
+fn votes_and_shuffles_order_nothing() {
+    let vote = || {
+        // SAFETY: all lanes of the full warp come here.
+        assert_eq!(unsafe { warp::warp_vote_ballot(u32::MAX, true) }, u32::MAX);
+    };
+    let result = run(32, || neighbours(vote, sync_warp));
+    assert!(matches!(result, Err(Fault::SharedRace { .. })), "{result:?}");
+}
+
+#[test]
 fn atomics_do_not_race_with_each_other() {
     let count = |start: &(dyn Fn() + Sync)| {
         run(64, || {
