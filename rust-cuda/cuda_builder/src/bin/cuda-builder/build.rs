@@ -1,8 +1,9 @@
 //! `cuda-builder build`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cuda_builder::{Compiler, CudaBuilder, CudaBuilderError, NvvmArch, PrebuiltPtx};
+use rayon::prelude::*;
 
 /// Builds each architecture into the folder, and says what it wrote.
 pub(crate) fn run(
@@ -16,10 +17,24 @@ pub(crate) fn run(
 
     let compiler = Compiler::find()?;
     println!("building with {}: {}", compiler.rustc.display(), compiler.version);
-    for &arch in archs {
-        let path = folder.join(format!("{arch}.ptx"));
-        let path = CudaBuilder::new(krate).arch(arch).copy_to(path).build_with(&compiler)?;
+    for (arch, path) in archs.iter().zip(levels(krate, archs, &folder, &compiler)?) {
         println!("{arch}: {}", path.display());
     }
     Ok(true)
+}
+
+/// Builds the architectures into a folder, several at a time: the compiler has one thread for each.
+pub(crate) fn levels(
+    krate: &Path,
+    archs: &[NvvmArch],
+    folder: &Path,
+    compiler: &Compiler,
+) -> Result<Vec<PathBuf>, CudaBuilderError> {
+    archs
+        .par_iter()
+        .map(|&arch| {
+            let path = folder.join(format!("{arch}.ptx"));
+            CudaBuilder::new(krate).arch(arch).copy_to(path).build_with(compiler)
+        })
+        .collect()
 }

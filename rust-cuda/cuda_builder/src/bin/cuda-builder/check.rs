@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use cuda_builder::{Compiler, CudaBuilder, CudaBuilderError, PrebuiltPtx, PtxState};
+use cuda_builder::{Compiler, CudaBuilderError, PrebuiltPtx, PtxState};
+
+use crate::build;
 
 /// Compares the checked-in PTX with what the sources give; true if nothing speaks against it.
 pub(crate) fn run(krate: &Path, output: &Path) -> Result<bool, CudaBuilderError> {
@@ -12,7 +14,8 @@ pub(crate) fn run(krate: &Path, output: &Path) -> Result<bool, CudaBuilderError>
     println!("rebuilding with {}: {}", compiler.rustc.display(), compiler.version);
 
     let mut good = true;
-    for &level in prebuilt.levels() {
+    let fresh = build::levels(krate, prebuilt.levels(), output, &compiler)?;
+    for (&level, fresh) in prebuilt.levels().iter().zip(fresh) {
         let checked_in = prebuilt.path(level);
         let header = match prebuilt.state(level)? {
             PtxState::Current(header) => Some(header),
@@ -22,8 +25,6 @@ pub(crate) fn run(krate: &Path, output: &Path) -> Result<bool, CudaBuilderError>
                 None
             }
         };
-        let fresh = output.join(format!("{level}.ptx"));
-        let fresh = CudaBuilder::new(krate).arch(level).copy_to(fresh).build_with(&compiler)?;
         let Some(header) = header else { continue };
         if header.compiler != compiler.version {
             println!(
