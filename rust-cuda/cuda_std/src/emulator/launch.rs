@@ -57,10 +57,11 @@ impl Emulator {
 
     /// Sets whether a launch ends with [`Fault::SharedRace`] or [`Fault::GlobalRace`] when two threads
     /// touch the same byte, one of them writes it, and nothing orders the two: no barrier, no fence,
-    /// and no [`sync_warp`](crate::warp::sync_warp) of the warp that both belong to. Which of several races between blocks is found
-    /// first depends on the run, and a few are missed: where threads of the CPU touch a word at the
-    /// same moment, or threads of the kernel parts of a word. Off at first, because it makes accesses
-    /// slower and takes six bytes of memory for each byte that kernels may write.
+    /// and no [`sync_warp`](crate::warp::sync_warp) of the warp that both belong to. Which of several
+    /// races between blocks is found first depends on the run, and a few are missed: where threads of
+    /// the CPU touch a word at the same moment, or threads of the kernel parts of a word. Off at first,
+    /// because it makes accesses slower and takes six bytes of memory for each byte that kernels touch
+    /// and may write.
     #[must_use]
     pub fn with_race_checks(self, race_checks: bool) -> Self {
         Self { race_checks, ..self }

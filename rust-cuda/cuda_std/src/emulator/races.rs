@@ -12,6 +12,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::memory::Access;
@@ -215,23 +216,33 @@ impl History {
 #[derive(Debug)]
 pub(super) struct Words {
     reach: Reach,
-    histories: Vec<History>,
+    /// Runs of words. There is nothing of a run that was not touched.
+    runs: Vec<OnceLock<Box<[History]>>>,
 }
 
 /// Bytes of a word.
 const WORD: usize = 4;
 
+/// Words of a run.
+const RUN: usize = 1024;
+
 impl Words {
     /// Nothing has touched these bytes.
     pub(super) fn new(reach: Reach, bytes: usize) -> Self {
-        let mut words = Self { reach, histories: Vec::new() };
+        let mut words = Self { reach, runs: Vec::new() };
         words.grow(bytes);
         words
     }
 
     /// There are so many bytes now.
     pub(super) fn grow(&mut self, bytes: usize) {
-        self.histories.resize_with(bytes.div_ceil(WORD), History::default);
+        self.runs.resize_with(bytes.div_ceil(WORD * RUN), OnceLock::new);
+    }
+
+    #[inline]
+    fn history(&self, word: usize) -> &History {
+        let new_run = || (0..RUN).map(|_| History::default()).collect();
+        &self.runs[word / RUN].get_or_init(new_run)[word % RUN]
     }
 
     /// Notes an access to the bytes from `offset` on; gives an earlier one that it races with.
@@ -251,7 +262,7 @@ impl Words {
         while at < end {
             let next = end.min((at / WORD + 1) * WORD);
             let touched = ((1 << (next - at)) - 1) << (at % WORD);
-            let found = self.histories[at / WORD].note(event.touching(touched), access, self.reach);
+            let found = self.history(at / WORD).note(event.touching(touched), access, self.reach);
             race = race.or(found);
             at = next;
         }
