@@ -85,7 +85,7 @@ impl Engine {
 
     /// What it runs on, for people.
     pub fn device(&self) -> String {
-        gpu::description(&self.backend).unwrap_or_else(|| System::new().description())
+        device(&self.backend)
     }
 
     /// Whether the backend computes in that type.
@@ -130,6 +130,11 @@ impl Engine {
             .with_context(|| place("backward"))?;
         Ok(Results { output, gradients })
     }
+}
+
+/// What a backend runs on, for people.
+pub fn device(backend: &Backend) -> String {
+    gpu::description(backend).unwrap_or_else(|| System::new().description())
 }
 
 /// The engines to use and the backends that cannot be.

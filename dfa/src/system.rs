@@ -44,6 +44,29 @@ impl Default for System {
     }
 }
 
+/// Where figures come from.
+#[derive(Clone, Debug, Serialize)]
+pub struct Origin {
+    /// Of this program.
+    version: &'static str,
+    /// The program and its arguments.
+    command: Vec<String>,
+    /// This machine.
+    system: System,
+}
+
+impl Origin {
+    /// This program, as it was called, on this machine.
+    #[must_use]
+    pub fn here() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            command: std::env::args().collect(),
+            system: System::new(),
+        }
+    }
+}
+
 /// Bytes of memory that a program can have now, if the operating system tells.
 pub fn available_memory() -> Option<u64> {
     kilobytes("MemAvailable")

@@ -2,13 +2,14 @@
 
 use deformable_aggregation::{
     AggregationShape, Algorithm, Backend, BorderRule, Element, Error, FeatureLayout, Gradients,
-    Inputs, LevelShape, Scalar as _,
+    Inputs, LevelShape, Scalar as _, reference,
 };
 use ndarray::{Array, Array3, Array5, Array6, Dimension};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::backends::Subject;
+use crate::compare::{Mismatch, check};
 
 /// All arrays of one aggregation, with the gradient of its output.
 #[derive(Clone, Debug)]
@@ -45,6 +46,20 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// The usual channels and groups, and little of everything else.
+    #[must_use]
+    pub fn usual() -> Self {
+        Self {
+            batch: 2,
+            anchors: 40,
+            points: 5,
+            cameras: 2,
+            levels: vec![(12, 20), (6, 10)],
+            groups: 8,
+            channels_per_group: 32,
+        }
+    }
+
     /// The checked shape, with dense maps.
     #[must_use]
     pub fn shape(&self) -> AggregationShape {
@@ -103,6 +118,27 @@ impl<T: Element> Case<T> {
             sampling_locations: self.sampling_locations.view(),
             weights: self.weights.view(),
         }
+    }
+
+    /// Compares output and gradients with the exact ones.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Mismatch`].
+    ///
+    /// # Panics
+    ///
+    /// If the arrays of the case do not fit its shape.
+    pub fn check(
+        &self,
+        rule: BorderRule,
+        output: &Array3<T>,
+        gradients: &Gradients<T>,
+    ) -> Result<(), Mismatch> {
+        let (inputs, upstream) = (self.inputs(), self.grad_output.view());
+        let exact = reference::exact(&self.shape, rule, inputs, upstream).expect("arrays fit");
+        let scale = reference::magnitudes(&self.shape, rule, inputs, upstream).expect("arrays fit");
+        check(&self.shape, output, gradients, &exact, &scale)
     }
 
     /// Output and gradients as a subject computes them. Where it cannot compute gradients in a fixed order, and says

@@ -17,9 +17,8 @@
 //! [`Emulator::with_race_checks`] adds races in shared and global memory, at some cost in time.
 //!
 //! Not checked: accesses that go around the wrappers, accesses that miss their buffer and hit
-//! another one of the launch, threads that
-//! wait for each other in a loop without a meeting (such a launch does not end), and kernels that
-//! need more stack than the 256 KiB a thread has here.
+//! another one of the launch, threads that wait for each other in a loop without a meeting (such a
+//! launch does not end), and kernels that need more stack than the 256 KiB a thread has here.
 //!
 //! # Examples
 //!

@@ -12,12 +12,12 @@ use super::Args;
 use super::choice::{Subject, chosen};
 use crate::compare::l2_bound;
 use crate::data::Results;
-use crate::engines::BackendName;
-use crate::gpu::{self, Number};
+use crate::engines::{self, BackendName};
+use crate::gpu::Number;
 use crate::judge;
 use crate::output;
 use crate::scenario;
-use crate::system::System;
+use crate::system::Origin;
 use crate::with_dtype;
 
 /// Set to `1`, it keeps the driver from using kernels that it compiled for an earlier process.
@@ -26,9 +26,8 @@ const CACHE_VARIABLE: &str = "CUDA_CACHE_DISABLE";
 /// What `--json` prints; times in milliseconds.
 #[derive(Serialize)]
 struct Report {
-    version: &'static str,
-    command: Vec<String>,
-    system: System,
+    #[serde(flatten)]
+    origin: Origin,
     backend: &'static str,
     device: String,
     workload: &'static str,
@@ -116,11 +115,9 @@ fn measure<T: Number>(args: &Args, subject: &Subject) -> Result<bool> {
         .all(|error| error <= l2_bound(T::DTYPE));
     spinner.finish_and_clear();
     let report = Report {
-        version: env!("CARGO_PKG_VERSION"),
-        command: env::args().collect(),
-        system: System::new(),
+        origin: Origin::here(),
         backend: backend.name(),
-        device: gpu::description(&backend).unwrap_or_else(|| System::new().description()),
+        device: engines::device(&backend),
         workload: subject.workload.id,
         dtype: T::DTYPE.to_string(),
         open_ms: milli(open),

@@ -21,7 +21,7 @@ use self::row::{Report, set_ratios};
 use self::sweep::Sweep;
 use crate::engines::BackendName;
 use crate::scenario::{self, Scenario};
-use crate::system::System;
+use crate::system::Origin;
 use crate::timing::Direction;
 use crate::workloads::{WORKLOADS, Workload};
 use crate::{output, vectors};
@@ -187,9 +187,7 @@ pub fn run(args: &Args) -> Result<bool> {
 
     let passed = rows.iter().all(|row| row.passed);
     let report = Report {
-        version: env!("CARGO_PKG_VERSION"),
-        command: std::env::args().collect(),
-        system: System::new(),
+        origin: Origin::here(),
         seed: args.seed,
         devices: bench.machines.iter().map(|machine| machine.engine.device()).collect(),
         skipped,

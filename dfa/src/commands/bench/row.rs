@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 
 use crate::data::Quantity;
 use crate::scenario::Touched;
-use crate::system::System;
+use crate::system::Origin;
 use crate::timing::{Cost, Direction};
 use crate::workloads::Workload;
 
@@ -125,9 +125,8 @@ impl Floors {
 /// What `--json` prints.
 #[derive(Serialize)]
 pub(super) struct Report {
-    pub(super) version: &'static str,
-    pub(super) command: Vec<String>,
-    pub(super) system: System,
+    #[serde(flatten)]
+    pub(super) origin: Origin,
     pub(super) seed: u64,
     pub(super) devices: Vec<String>,
     pub(super) skipped: Vec<String>,

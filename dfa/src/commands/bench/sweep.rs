@@ -17,7 +17,7 @@ use crate::chart::{self, Chart, Line, Panel, Stroke};
 use crate::engines::BackendName;
 use crate::output;
 use crate::scenario::{Landing, Scenario};
-use crate::system::System;
+use crate::system::Origin;
 use crate::timing::Direction;
 use crate::workloads::Workload;
 
@@ -212,9 +212,8 @@ impl Point {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report {
-    version: &'static str,
-    command: Vec<String>,
-    system: System,
+    #[serde(flatten)]
+    origin: Origin,
     seed: u64,
     device: String,
     passed: bool,
@@ -260,15 +259,7 @@ pub(super) fn run(args: &Args) -> Result<bool> {
         save_picture(path, &sweeps, &device, dtype, &base)?;
     }
     if args.json {
-        let report = Report {
-            version: env!("CARGO_PKG_VERSION"),
-            command: std::env::args().collect(),
-            system: System::new(),
-            seed: args.seed,
-            device,
-            passed,
-            sweeps,
-        };
+        let report = Report { origin: Origin::here(), seed: args.seed, device, passed, sweeps };
         output::json(&report)?;
     } else {
         print::machines(&bench)?;

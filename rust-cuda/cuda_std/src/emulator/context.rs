@@ -175,7 +175,7 @@ impl ThreadContext<'_> {
         let Some(races) = races else { return };
         let number = buffer_hint.get();
         let (buffer, offset) = memory.place(number, address);
-        let event = clock.event(self.number, atomic);
+        let event = || clock.event(self.number, atomic);
         if let Some(earlier) = races.access(number, offset, bytes, access, event) {
             let [other_block, other] = self.block.author(earlier);
             self.fail_with(|place| Fault::GlobalRace {
@@ -191,7 +191,7 @@ impl ThreadContext<'_> {
 
     #[inline]
     fn access_shared(&self, address: usize, bytes: usize, access: Access, atomic: bool) {
-        let event = self.block.clock.event(self.number, atomic);
+        let event = || self.block.clock.event(self.number, atomic);
         if let Err(refusal) = self.block.shared.access(address, bytes, access, event) {
             self.fail_with(|place| shared_fault(place, address, bytes, refusal, self.block));
         }
@@ -252,10 +252,11 @@ fn shared_fault(
 /// `bytes` is 1, 2, 4, 8 or 16 and the place is not a multiple of it, or if the buffer was given as
 /// [`uninitialised`](Memory::uninitialised) and one of them has not been written. With
 /// [race checks](super::Emulator::with_race_checks) it also ends if another thread of the launch has
-/// written one of them and nothing orders the two. Places are
-/// counted from the start of the buffer, because buffers on a GPU start at multiples of 256; the
-/// buffer on the host may be aligned to less, so wrappers that read several elements at once use
-/// [`read_unaligned`](std::ptr::read_unaligned).
+/// written one of them and nothing orders the two.
+///
+/// Places are counted from the start of the buffer, because buffers on a GPU start at multiples of
+/// 256; the buffer on the host may be aligned to less, so wrappers that read several elements at
+/// once use [`read_unaligned`](std::ptr::read_unaligned).
 ///
 /// Outside a launch, the function does nothing.
 #[inline]

@@ -22,7 +22,8 @@ impl GlobalRaces {
         Self { buffers: buffers.collect(), fences: Mutex::default() }
     }
 
-    /// Notes an access to the buffer of this number; gives an earlier one that it races with.
+    /// Notes an access to the buffer of this number; gives an earlier one that it races with. Most accesses are to buffers that
+    /// nobody writes: they make no event.
     #[inline]
     pub(super) fn access(
         &self,
@@ -30,9 +31,11 @@ impl GlobalRaces {
         offset: usize,
         bytes: usize,
         access: Access,
-        event: Event,
+        event: impl FnOnce() -> Event,
     ) -> Option<Event> {
-        let race = self.buffers[buffer].as_ref()?.access(offset, bytes, access, event)?;
+        let words = self.buffers[buffer].as_ref()?;
+        let event = event();
+        let race = words.access(offset, bytes, access, event)?;
         (race.block() == event.block() || !self.is_behind_fence(race)).then_some(race)
     }
 
@@ -66,14 +69,14 @@ mod tests {
             clock.begin_block(block);
             clock
         });
-        let write = |offset| races.access(1, offset, 4, Access::Write, writer.event(0, false));
-        let read = |offset| races.access(1, offset, 4, Access::Read, reader.event(0, false));
+        let write = |offset| races.access(1, offset, 4, Access::Write, || writer.event(0, false));
+        let read = |offset| races.access(1, offset, 4, Access::Read, || reader.event(0, false));
         assert_eq!(write(0), None);
         writer.order_block();
         races.fence(&writer);
         assert_eq!(write(4), None);
         assert_eq!(read(0), None);
         assert_eq!(read(4).map(Event::block), Some(7));
-        assert_eq!(races.access(0, 0, 16, Access::Read, reader.event(0, false)), None);
+        assert_eq!(races.access(0, 0, 16, Access::Read, || reader.event(0, false)), None);
     }
 }

@@ -126,7 +126,7 @@ impl SharedMemory {
         address: usize,
         bytes: usize,
         access: Access,
-        event: Event,
+        event: impl FnOnce() -> Event,
     ) -> Result<(), Refusal> {
         let mut state = self.state.borrow_mut();
         let offset = address.wrapping_sub(self.dynamic() as usize);
@@ -148,7 +148,7 @@ impl SharedMemory {
             touched.fill(Byte::Written);
         }
         let races = state.races.as_ref();
-        let race = races.and_then(|races| races.access(offset, bytes, access, event));
+        let race = races.and_then(|races| races.access(offset, bytes, access, event()));
         race.map_or(Ok(()), |other| Err(Refusal::Race { offset, other }))
     }
 }
@@ -208,7 +208,7 @@ mod tests {
         bytes: usize,
         access: Access,
     ) -> Result<(), Refusal> {
-        shared.access(address, bytes, access, Clock::new().event(0, false))
+        shared.access(address, bytes, access, || Clock::new().event(0, false))
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::engines::Engine;
 use crate::gpu::{self, Number};
 use crate::output;
 use crate::scenario::{self, Scenario};
-use crate::system::System;
+use crate::system::Origin;
 use crate::timing::{Direction, measure, runner};
 use crate::with_dtype;
 use crate::workloads::Workload;
@@ -26,9 +26,8 @@ use crate::workloads::Workload;
 /// What `--json` prints; times in microseconds.
 #[derive(Serialize)]
 struct Report {
-    version: &'static str,
-    command: Vec<String>,
-    system: System,
+    #[serde(flatten)]
+    origin: Origin,
     seed: u64,
     devices: Vec<String>,
     passed: bool,
@@ -111,9 +110,7 @@ pub(super) fn run(args: &Args) -> Result<bool> {
     spinner.finish_and_clear();
     ensure!(!rows.is_empty(), "none of the backends has these element types");
     let report = Report {
-        version: env!("CARGO_PKG_VERSION"),
-        command: std::env::args().collect(),
-        system: System::new(),
+        origin: Origin::here(),
         seed: args.seed,
         devices: engines.iter().map(Engine::device).collect(),
         passed: rows.iter().all(|row| row.passed),
@@ -138,12 +135,12 @@ fn measure_in<T: Number>(
         return Ok(());
     }
     Subject::new(*workload, Scenario::Rig, T::DTYPE).check_memory()?;
+    let of_operator = operator_alone::<T>(args, &engines, workload)?;
     let exact = scene::generate::<f64>(workload, args.seed)?;
     let data = exact.converted::<T>()?;
     drop(exact);
     let judged = judge::judge(&data)?;
-    for engine in engines {
-        let operator_us = operator_alone::<T>(args, engine, workload)?;
+    for (engine, operator_us) in engines.into_iter().zip(of_operator) {
         for arithmetic in arithmetics(engine, T::DTYPE) {
             let case = (workload, &data, &judged[..]);
             rows.push(row(args, engine, case, &arithmetic, operator_us)?);
@@ -221,16 +218,19 @@ impl Row {
     }
 }
 
-/// Medians of the operator's forward and backward pass in microseconds.
+/// Medians of the operator's forward and backward pass on each engine, in microseconds.
 fn operator_alone<T: Number>(
     args: &Args,
-    engine: &Engine,
+    engines: &[&Engine],
     workload: &Workload,
-) -> Result<[f64; 2]> {
+) -> Result<Vec<[f64; 2]>> {
     let data = scenario::generate::<T>(workload, Scenario::Rig, args.seed)?;
-    let mut runner = runner(engine, &data, BorderRule::Operator)?;
-    let mut median = |direction| -> Result<f64> {
-        Ok(micro(measure(runner.as_mut(), direction, limits(args))?.median))
+    let of_engine = |engine: &&Engine| -> Result<[f64; 2]> {
+        let mut runner = runner(engine, &data, BorderRule::Operator)?;
+        let mut median = |direction| -> Result<f64> {
+            Ok(micro(measure(runner.as_mut(), direction, limits(args))?.median))
+        };
+        Ok([median(Direction::Forward)?, median(Direction::Backward)?])
     };
-    Ok([median(Direction::Forward)?, median(Direction::Backward)?])
+    engines.iter().map(of_engine).collect()
 }
