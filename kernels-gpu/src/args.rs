@@ -43,7 +43,7 @@ pub struct MapGrid {
     pub reserved: [u32; 2],
 }
 
-/// The tile of a warp of the gather.
+/// The tile of a warp of the gather: a row of a table of blocks of work, each of which has one for each of its warps.
 #[repr(C, align(16))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TileOfWarp {
@@ -87,6 +87,10 @@ pub struct Marks {
 pub struct Shares {
     /// `(capacity, G, 4)`.
     pub words: *mut f32,
+    /// `(B, tiles, 2)`: the number of each tile's first share, and how many it has.
+    pub ranges: *mut u32,
+    /// `(capacity)`: the number of each share's anchor in its batch item.
+    pub owners: *mut u32,
     /// As many as there is memory for; 0 for no shares at all.
     pub capacity: u32,
     /// How many there are, which may be more than there is memory for: then none is used.
@@ -122,8 +126,12 @@ pub struct NumberArgs {
     pub sizes: Sizes,
     /// The marks; each vector gets the number of its first share.
     pub marks: Marks,
-    /// Vectors of all tiles of the batch.
-    pub vectors: u64,
+    /// `marks.vectors_per_tile`, to divide by.
+    pub by_vectors: Divisor,
+    /// Tiles of the batch.
+    pub tiles: u64,
+    /// Tiles of a block, whose vectors have a thread each.
+    pub tiles_per_block: u32,
     /// The shares; all are written with [`UNTOUCHED`](crate::UNTOUCHED), if there is room for them.
     pub shares: Shares,
 }
@@ -141,10 +149,14 @@ pub struct GatherArgs<T> {
     pub sizes: Sizes,
     /// `(N, L)` maps.
     pub maps: *const Level,
-    /// `(blocks / B, warps)` tiles.
+    /// `(blocks, warps)` tiles.
     pub tiles: *const TileOfWarp,
-    /// Blocks of work: those of a batch item times the batch, the items in turn.
+    /// Blocks of work of a batch item. Their numbers over the batch go through the items in turn.
     pub blocks: u32,
+    /// The first blocks of work, whose warps share a tile.
+    pub shared_blocks: u32,
+    /// How many of the other blocks of work a block takes where there are shares, at most as many as a warp has lanes.
+    pub blocks_at_a_time: u32,
     /// The batch, to divide by.
     pub by_batch: Divisor,
     /// Where to look.

@@ -12,10 +12,15 @@ use crate::args::Divisor;
 use crate::limits::CHANNELS_PER_LANE;
 use crate::memory;
 use crate::storage::Storage;
-use crate::unroll::{array4, array8, each8, upto8};
+use crate::unroll::{array4, array8, each4, each8, upto8};
 
 /// Channels in registers, in the order of [`Channels::channel`].
 pub(crate) type Lane = [f32; CHANNELS_PER_LANE as usize];
+
+/// Channels as they lie in memory, in the same order: words of vectors, or the bits of an element each. What a lane reads
+/// is kept like this until all of it has been asked for: where a value is wanted at once, the assembler waits for it before
+/// it asks for the next.
+pub(crate) type Fetched = [u32; CHANNELS_PER_LANE as usize];
 
 /// The part of the channels a worker is at, as one of its lanes sees it.
 #[derive(Clone, Copy)]
@@ -56,20 +61,34 @@ pub(crate) trait Channels<T: Storage> {
     ///
     /// When `live`, there are `tile.channels` elements nobody writes during the launch, aligned as the access needs it:
     /// to 16 bytes for [`Wide`], to one element for [`Any`].
-    unsafe fn load(rows: *const T, offset: usize, tile: Tile, live: bool) -> Lane;
+    unsafe fn fetch(rows: *const T, offset: usize, tile: Tile, live: bool) -> Fetched;
 
-    /// As [`load`](Self::load) when `live`, but for channels past the last, others of the row.
+    /// As [`fetch`](Self::fetch) when `live`, but for channels past the last, others of the row.
     ///
     /// # Safety
     ///
-    /// As for [`load`](Self::load).
-    unsafe fn load_row(rows: *const T, offset: usize, tile: Tile) -> Lane;
+    /// As for [`fetch`](Self::fetch).
+    unsafe fn fetch_row(rows: *const T, offset: usize, tile: Tile) -> Fetched;
+
+    /// The values of channels.
+    fn widen(fetched: Fetched) -> Lane;
+
+    /// The values of what [`fetch_row`](Self::fetch_row) reads.
+    ///
+    /// # Safety
+    ///
+    /// As for [`fetch`](Self::fetch).
+    #[inline(always)]
+    unsafe fn load_row(rows: *const T, offset: usize, tile: Tile) -> Lane {
+        // SAFETY: the caller's promise is the same.
+        Self::widen(unsafe { Self::fetch_row(rows, offset, tile) })
+    }
 
     /// Writes the lane's channels of one pixel row.
     ///
     /// # Safety
     ///
-    /// `row` points to `tile.channels` elements, aligned as for [`load`](Self::load), and no other thread touches
+    /// `row` points to `tile.channels` elements, aligned as for [`fetch`](Self::fetch), and no other thread touches
     /// this lane's channels of it meanwhile.
     unsafe fn store(row: *mut T, tile: Tile, values: &Lane);
 
@@ -78,7 +97,7 @@ pub(crate) trait Channels<T: Storage> {
     /// # Safety
     ///
     /// `row` points to `tile.channels` words that are only added to during the launch, aligned as for
-    /// [`load`](Self::load).
+    /// [`fetch`](Self::fetch).
     unsafe fn add(row: *mut f32, tile: Tile, values: &Lane);
 
     /// The weight group of each of the lane's slots; an existing group also for slots past the last
@@ -108,8 +127,8 @@ impl<T: Storage> Channels<T> for Wide {
     }
 
     #[inline(always)]
-    unsafe fn load(rows: *const T, offset: usize, tile: Tile, live: bool) -> Lane {
-        let mut values = [0.0; CHANNELS_PER_LANE as usize];
+    unsafe fn fetch(rows: *const T, offset: usize, tile: Tile, live: bool) -> Fetched {
+        let mut words = [0; CHANNELS_PER_LANE as usize];
         // One address to keep for all slots: registers are scarce where this is used.
         let first = <Self as Channels<T>>::channel(tile, 0) as usize;
         let first = rows.wrapping_add(first).wrapping_byte_add(offset);
@@ -119,25 +138,35 @@ impl<T: Storage> Channels<T> for Wide {
             // the caller vouches for the row.
             let vector = unsafe {
                 let pointer = first.wrapping_add(slot * tile.lanes as usize * T::PER_VECTOR);
-                T::load_vector_if(pointer, live && channel < tile.channels)
+                memory::load_words_if(pointer.cast(), live && channel < tile.channels)
             };
-            upto8(T::PER_VECTOR, |index| values[slot * T::PER_VECTOR + index] = vector[index]);
+            each4(|index| words[slot * 4 + index] = vector[index]);
         });
-        values
+        words
     }
 
     #[inline(always)]
-    unsafe fn load_row(rows: *const T, offset: usize, tile: Tile) -> Lane {
-        let mut values = [0.0; CHANNELS_PER_LANE as usize];
+    unsafe fn fetch_row(rows: *const T, offset: usize, tile: Tile) -> Fetched {
+        let mut words = [0; CHANNELS_PER_LANE as usize];
         upto8(<Self as Channels<T>>::SLOTS, |slot| {
-            let first = slot * T::PER_VECTOR;
-            let channel = <Self as Channels<T>>::channel(tile, first);
+            let channel = <Self as Channels<T>>::channel(tile, slot * T::PER_VECTOR);
             let channel = channel.min(tile.channels - T::PER_VECTOR as u32);
             // SAFETY: the vector is within the row.
             let vector = unsafe {
-                T::load_vector(rows.wrapping_add(channel as usize).wrapping_byte_add(offset))
+                let row = rows.wrapping_add(channel as usize).wrapping_byte_add(offset);
+                memory::load_words(row.cast())
             };
-            upto8(T::PER_VECTOR, |index| values[first + index] = vector[index]);
+            each4(|index| words[slot * 4 + index] = vector[index]);
+        });
+        words
+    }
+
+    #[inline(always)]
+    fn widen(fetched: Fetched) -> Lane {
+        let mut values = [0.0; CHANNELS_PER_LANE as usize];
+        upto8(<Self as Channels<T>>::SLOTS, |slot| {
+            let vector = T::widen_vector(array4(|index| fetched[slot * 4 + index]));
+            upto8(T::PER_VECTOR, |index| values[slot * T::PER_VECTOR + index] = vector[index]);
         });
         values
     }
@@ -180,27 +209,32 @@ impl<T: Storage> Channels<T> for Any {
     }
 
     #[inline(always)]
-    unsafe fn load(rows: *const T, offset: usize, tile: Tile, live: bool) -> Lane {
-        let mut values = [0.0; CHANNELS_PER_LANE as usize];
+    unsafe fn fetch(rows: *const T, offset: usize, tile: Tile, live: bool) -> Fetched {
+        let mut elements = [0; CHANNELS_PER_LANE as usize];
         each8(|index| {
             let channel = <Self as Channels<T>>::channel(tile, index);
             if live && channel < tile.channels {
                 // SAFETY: the caller vouches for the row; the channel lies before its end.
-                values[index] = unsafe {
-                    T::load(rows.wrapping_add(channel as usize).wrapping_byte_add(offset))
+                elements[index] = unsafe {
+                    T::fetch(rows.wrapping_add(channel as usize).wrapping_byte_add(offset))
                 };
             }
         });
-        values
+        elements
     }
 
     #[inline(always)]
-    unsafe fn load_row(rows: *const T, offset: usize, tile: Tile) -> Lane {
+    unsafe fn fetch_row(rows: *const T, offset: usize, tile: Tile) -> Fetched {
         array8(|index| {
             let channel = <Self as Channels<T>>::channel(tile, index).min(tile.channels - 1);
             // SAFETY: the channel is within the row.
-            unsafe { T::load(rows.wrapping_add(channel as usize).wrapping_byte_add(offset)) }
+            unsafe { T::fetch(rows.wrapping_add(channel as usize).wrapping_byte_add(offset)) }
         })
+    }
+
+    #[inline(always)]
+    fn widen(fetched: Fetched) -> Lane {
+        array8(|index| T::widen(fetched[index]))
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use crate::{
     backward::backward,
     channels::{Any, Wide},
     forward::forward,
-    gather::{BySamples, ByShares, gather},
+    gather::{gather, gather_samples},
     marks::mark,
     naive,
     read::read,
@@ -124,28 +124,28 @@ entries! {
     forward_any_bf16(ForwardArgs<Bf16>) = forward::<Bf16, Any>;
     backward_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, false>;
     scatter_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, true>;
-    gather_wide_f32(GatherArgs<f32>) = gather::<f32, Wide, ByShares>;
-    gather_samples_wide_f32(GatherArgs<f32>) = gather::<f32, Wide, BySamples>;
+    gather_wide_f32(GatherArgs<f32>) = gather::<f32, Wide>;
+    gather_samples_wide_f32(GatherArgs<f32>) = gather_samples::<f32, Wide>;
     backward_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, false>;
     scatter_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, true>;
-    gather_wide_f16(GatherArgs<F16>) = gather::<F16, Wide, ByShares>;
-    gather_samples_wide_f16(GatherArgs<F16>) = gather::<F16, Wide, BySamples>;
+    gather_wide_f16(GatherArgs<F16>) = gather::<F16, Wide>;
+    gather_samples_wide_f16(GatherArgs<F16>) = gather_samples::<F16, Wide>;
     backward_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, false>;
     scatter_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, true>;
-    gather_wide_bf16(GatherArgs<Bf16>) = gather::<Bf16, Wide, ByShares>;
-    gather_samples_wide_bf16(GatherArgs<Bf16>) = gather::<Bf16, Wide, BySamples>;
+    gather_wide_bf16(GatherArgs<Bf16>) = gather::<Bf16, Wide>;
+    gather_samples_wide_bf16(GatherArgs<Bf16>) = gather_samples::<Bf16, Wide>;
     backward_any_f32(BackwardArgs<f32>) = backward::<f32, Any, false>;
     scatter_any_f32(BackwardArgs<f32>) = backward::<f32, Any, true>;
-    gather_any_f32(GatherArgs<f32>) = gather::<f32, Any, ByShares>;
-    gather_samples_any_f32(GatherArgs<f32>) = gather::<f32, Any, BySamples>;
+    gather_any_f32(GatherArgs<f32>) = gather::<f32, Any>;
+    gather_samples_any_f32(GatherArgs<f32>) = gather_samples::<f32, Any>;
     backward_any_f16(BackwardArgs<F16>) = backward::<F16, Any, false>;
     scatter_any_f16(BackwardArgs<F16>) = backward::<F16, Any, true>;
-    gather_any_f16(GatherArgs<F16>) = gather::<F16, Any, ByShares>;
-    gather_samples_any_f16(GatherArgs<F16>) = gather::<F16, Any, BySamples>;
+    gather_any_f16(GatherArgs<F16>) = gather::<F16, Any>;
+    gather_samples_any_f16(GatherArgs<F16>) = gather_samples::<F16, Any>;
     backward_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, false>;
     scatter_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, true>;
-    gather_any_bf16(GatherArgs<Bf16>) = gather::<Bf16, Any, ByShares>;
-    gather_samples_any_bf16(GatherArgs<Bf16>) = gather::<Bf16, Any, BySamples>;
+    gather_any_bf16(GatherArgs<Bf16>) = gather::<Bf16, Any>;
+    gather_samples_any_bf16(GatherArgs<Bf16>) = gather_samples::<Bf16, Any>;
     forward_naive_f32(ForwardArgs<f32, f32>) = naive::forward::forward::<f32>;
     forward_naive_f16(ForwardArgs<F16, f32>) = naive::forward::forward::<F16>;
     forward_naive_bf16(ForwardArgs<Bf16, f32>) = naive::forward::forward::<Bf16>;

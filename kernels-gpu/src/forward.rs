@@ -138,15 +138,20 @@ pub(crate) unsafe fn forward<T: Storage, C: Channels<T>>(args: ForwardArgs<T>) {
             let staged = (samples - round + place.warps - 1).saturating_sub(place.warp)
                 >> place.warps.trailing_zeros();
             let staged = staged.min(WARP_LANES);
-            let mut slot = place.worker;
-            while slot < staged {
+            let mut begin = 0;
+            // The loop runs as often for every lane of the warp: its lanes meet inside.
+            while begin < staged {
+                let slot = begin + place.worker;
                 // SAFETY: lane `slot` staged its sample before the warp met; its rows and weights
-                // are inside the arrays `args` speaks of.
+                // are inside the arrays `args` speaks of. All lanes of the warp are here.
                 unsafe {
-                    let sample = Sample::staged(scratch, slot);
+                    let mut sample = Sample::staged(scratch, slot.min(staged - 1));
+                    if slot >= staged {
+                        sample.present = 0;
+                    }
                     add_sample::<T, C>(&mut sums, &sample, features, weights, tile, groups);
                 }
-                slot += place.workers;
+                begin += place.workers;
             }
             // SAFETY: all lanes of the warp are here; the slots may be staged again after this.
             unsafe { warp::sync_warp(WARP) };
@@ -165,11 +170,12 @@ fn row_of(sample: &Sample, corner: u32) -> u32 {
     sample.row.wrapping_add(corner & 1).wrapping_add((corner >> 1) * sample.pitch)
 }
 
-/// Adds one sample's channels to the lane's sums.
+/// Adds one sample's channels to the lane's sums, if it counts.
 ///
 /// # Safety
 ///
-/// `features` and `weights` are the arrays of the sample's batch item and anchor.
+/// All lanes of the warp make the call together. `features` and `weights` are the arrays of the sample's batch item and
+/// anchor; it has weights there also if it does not count.
 #[inline(always)]
 unsafe fn add_sample<T: Storage, C: Channels<T>>(
     sums: &mut Lane,
@@ -179,20 +185,28 @@ unsafe fn add_sample<T: Storage, C: Channels<T>>(
     tile: Tile,
     groups: [u32; CHANNELS_PER_LANE as usize],
 ) {
+    let row_bytes = tile.channels * size_of::<T>() as u32;
+    // SAFETY: rows of corners that are present lie on the map, the map in the features.
+    let rows = array4(|corner| unsafe {
+        let offset = row_of(sample, corner as u32) as usize * row_bytes as usize;
+        C::fetch(features, offset, tile, sample.present >> corner & 1 != 0)
+    });
+    let mut factors = [0; CHANNELS_PER_LANE as usize];
+    upto8(C::SLOTS, |slot| {
+        // SAFETY: the group exists, and so does the sample's weight for it.
+        factors[slot] =
+            unsafe { T::fetch(weights.wrapping_add((sample.weight + groups[slot]) as usize)) };
+    });
+    // All of it is on its way before any of it is waited for: the assembler moves nothing over a meeting.
+    // SAFETY: all lanes of the warp are here.
+    unsafe { warp::sync_warp(WARP) };
     // A sample that does not count is skipped whatever its weight, NaN included.
     if sample.present == 0 {
         return;
     }
-    let row_bytes = tile.channels * size_of::<T>() as u32;
-    // SAFETY: rows of corners that are present lie on the map, the map in the features.
-    let pixels = array4(|corner| unsafe {
-        let offset = row_of(sample, corner as u32) as usize * row_bytes as usize;
-        C::load(features, offset, tile, sample.present >> corner & 1 != 0)
-    });
+    let pixels = rows.map(C::widen);
     upto8(C::SLOTS, |slot| {
-        // SAFETY: the group exists, and so does the sample's weight for it.
-        let weight =
-            unsafe { T::load(weights.wrapping_add((sample.weight + groups[slot]) as usize)) };
+        let weight = T::widen(factors[slot]);
         upto8(C::PER_SLOT, |within| {
             let channel = slot * C::PER_SLOT + within;
             let mut value = sample.coefficients[0] * pixels[0][channel];

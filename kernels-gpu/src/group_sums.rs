@@ -35,7 +35,7 @@ impl Part {
         let tile = place.tile(sizes, number);
         let groups = C::groups(tile, &sizes.by_group);
         // SAFETY: the caller's promise.
-        let upstream = unsafe { C::load(grad_output, 0, tile, true) };
+        let upstream = C::widen(unsafe { C::fetch(grad_output, 0, tile, true) });
         Self { tile, groups, upstream }
     }
 }

@@ -150,9 +150,20 @@ pub const fn forward_shared_bytes(warps: u32) -> u32 {
     4 * (forward_words::SCRATCH + warps * forward_words::SCRATCH_PER_WARP)
 }
 
-/// Bytes of dynamic shared memory that a block that numbers shares needs: the counts of the warps, and one word.
-pub const fn number_shared_bytes() -> u32 {
-    4 * (window_words::VISIBLE + 1)
+/// Shared memory of a block that numbers shares, in 32-bit words, and where its parts begin. Counts lie where they do in
+/// [`window_words`].
+pub(crate) mod number_words {
+    use super::window_words;
+
+    /// The block's first share.
+    pub(crate) const FIRST: u32 = window_words::VISIBLE;
+    /// How many of the block's shares come before each of its tiles, and behind the last.
+    pub(crate) const BEFORE: u32 = FIRST + 1;
+}
+
+/// Bytes of dynamic shared memory that a block that numbers the shares of so many tiles needs.
+pub const fn number_shared_bytes(tiles: u32) -> u32 {
+    4 * (number_words::BEFORE + tiles + 1)
 }
 
 /// Bytes of dynamic shared memory that a block of `warps` warps of the gather needs: the warps' sums for one pixel.

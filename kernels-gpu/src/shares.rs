@@ -1,15 +1,17 @@
 //! Shares: what an anchor counts for at the pixels of a tile, for each weight group.
 //!
 //! An anchor's samples meet in the same pixels, so that its shares are fewer than its samples, and the gather has less to
-//! do. Marks say which shares there are. Each vector of marks gets the number of its first share; where in memory a
-//! vector's shares lie depends on the run, their order within a tile does not.
+//! do. Marks say which shares there are. Those of a tile lie side by side, in the order of the anchors; where in memory
+//! depends on the run. Each vector of marks gets the number of its first share, by which an anchor finds its own, and each
+//! tile the range of its shares, by which the gather does.
 
 use crate::args::{BackwardArgs, NumberArgs, Shares, Sizes};
 use crate::block::Place;
-use crate::limits::{UNTOUCHED, window_words};
+use crate::limits::{MARKS_PER_VECTOR, UNTOUCHED, number_words};
 use crate::marks::{Mark, load_grid};
 use crate::memory::{self, SharedWords};
 use crate::rows::{Window, load_map};
+use crate::unroll::upto8;
 use cuda_std::thread;
 
 impl Shares {
@@ -32,9 +34,10 @@ impl Shares {
     }
 }
 
-/// Numbers the shares of the vectors of marks, and clears them.
+/// Numbers the shares that marks stand for, tile after tile, and clears them.
 ///
-/// Grid: `vectors` in blocks of [`MARK_THREADS`](crate::MARK_THREADS). Shared memory: the counts of warps.
+/// Grid: the tiles of the batch in blocks of `tiles_per_block`. Block: [`MARK_THREADS`](crate::MARK_THREADS), one for each
+/// vector of its tiles. Shared memory: [`number_shared_bytes`](crate::number_shared_bytes).
 ///
 /// # Safety
 ///
@@ -42,38 +45,73 @@ impl Shares {
 #[inline(always)]
 pub(crate) unsafe fn number(args: NumberArgs) {
     let place = Place::new(&args.sizes);
-    let vector = u64::from(thread::block_idx_x()) * u64::from(place.threads) + u64::from(place.thread);
-    let target = args.marks.words.wrapping_add(4 * vector as usize);
     let shares = &args.shares;
+    let first_tile = u64::from(thread::block_idx_x()) * u64::from(args.tiles_per_block);
+    let tiles = (args.tiles - first_tile).min(u64::from(args.tiles_per_block)) as u32;
+    let (tile, vector) = args.by_vectors.divide(place.thread);
+    let at = (first_tile as usize * args.marks.vectors_per_tile as usize + place.thread as usize) * 4;
+    let target = args.marks.words.wrapping_add(at);
+    let (block, before_tile) =
+        (SharedWords::new(number_words::FIRST), SharedWords::new(number_words::BEFORE));
     // SAFETY: the vector exists where it is read; marks were set by an earlier launch, and first words are written by the
-    // vector's thread alone. The whole block makes the calls.
+    // vector's thread alone. The whole block makes the calls; words of shared memory are one thread's each.
     unsafe {
-        let mut count = 0;
-        if vector < args.vectors {
+        let mut marks = [0; 3];
+        if tile < tiles {
             // Past the cache that does not see writes: the threads of neighbouring vectors write.
             let [_, low, middle, high] = memory::load_words_far(target);
-            count = low.count_ones() + middle.count_ones() + high.count_ones();
+            marks = [low, middle, high];
         }
+        let count = marks.iter().map(|word| word.count_ones()).sum();
         let (before, total) = place.before_thread(count);
-        let first = SharedWords::new(window_words::VISIBLE);
-        if place.thread == 0 && total > 0 {
+        if vector == 0 && tile < tiles {
+            before_tile.set(tile, before);
+        }
+        if place.thread == 0 {
+            before_tile.set(tiles, total);
             // Once there is no room, what is beyond does not matter, and must not overflow.
-            let taken = memory::fetch_add(shares.total, 0);
-            let taken = if taken > shares.capacity { taken } else { memory::fetch_add(shares.total, total) };
-            first.set(0, taken);
+            let taken = if total > 0 { memory::fetch_add(shares.total, 0) } else { 0 };
+            let is_full = total == 0 || taken > shares.capacity;
+            block.set(0, if is_full { taken } else { memory::fetch_add(shares.total, total) });
         }
         thread::sync_threads();
-        if total == 0 {
-            return;
+        let first = block.get(0);
+        let mut tile = place.thread;
+        while tile < tiles {
+            let (begin, end) = (before_tile.get(tile), before_tile.get(tile + 1));
+            let range = [first.wrapping_add(begin), end - begin].map(f32::from_bits);
+            let tile_of_batch = first_tile as usize + tile as usize;
+            memory::store_pair(shares.ranges.wrapping_add(2 * tile_of_batch).cast(), range);
+            tile += place.threads;
         }
-        let first = first.get(0);
         if count > 0 {
             memory::store_u32(target, first.wrapping_add(before));
         }
-        if u64::from(first) + u64::from(total) <= u64::from(shares.capacity) {
+        if total > 0 && u64::from(first) + u64::from(total) <= u64::from(shares.capacity) {
+            name_owners(shares, first + before, vector, marks);
             clear(&args, place, first, total);
         }
     }
+}
+
+/// Writes down whose the shares of a vector of a tile's marks are, from `first` on.
+///
+/// # Safety
+///
+/// There is room for the shares, and they are the calling thread's.
+#[inline(always)]
+unsafe fn name_owners(shares: &Shares, first: u32, vector: u32, marks: [u32; 3]) {
+    let mut share = first;
+    upto8(marks.len(), |word| {
+        let mut left = marks[word];
+        while left != 0 {
+            let anchor = vector * MARKS_PER_VECTOR + 32 * word as u32 + left.trailing_zeros();
+            // SAFETY: the caller's promise.
+            unsafe { memory::store_u32(shares.owners.wrapping_add(share as usize), anchor) };
+            share += 1;
+            left &= left - 1;
+        }
+    });
 }
 
 /// Clears `count` shares from `first` on.

@@ -23,21 +23,29 @@ pub(crate) trait Storage: Copy + 'static {
     /// When `live`, as for [`load`](Self::load).
     unsafe fn load_if(pointer: *const Self, live: bool) -> f32;
 
-    /// Reads the 16 bytes at `pointer`, or zeros when not `live`. Only the first
-    /// [`PER_VECTOR`](Self::PER_VECTOR) results carry elements.
+    /// Reads the bits of one element, as [`load`](Self::load) reads its value.
     ///
     /// # Safety
     ///
-    /// When `live`, `pointer` is aligned to 16 bytes, and valid for reads of 16 bytes nobody writes
-    /// meanwhile.
-    unsafe fn load_vector_if(pointer: *const Self, live: bool) -> [f32; 8];
+    /// As for [`load`](Self::load).
+    unsafe fn fetch(pointer: *const Self) -> u32;
 
-    /// Reads the 16 bytes at `pointer`, as [`load_vector_if`](Self::load_vector_if) does.
+    /// The value of the element of these bits.
+    fn widen(bits: u32) -> f32;
+
+    /// The values of the elements of 16 bytes. Only the first [`PER_VECTOR`](Self::PER_VECTOR) results carry elements.
+    fn widen_vector(words: [u32; 4]) -> [f32; 8];
+
+    /// Reads the elements of the 16 bytes at `pointer`, as [`widen_vector`](Self::widen_vector) gives them.
     ///
     /// # Safety
     ///
     /// `pointer` is aligned to 16 bytes, and valid for reads of 16 bytes nobody writes meanwhile.
-    unsafe fn load_vector(pointer: *const Self) -> [f32; 8];
+    #[inline(always)]
+    unsafe fn load_vector(pointer: *const Self) -> [f32; 8] {
+        // SAFETY: the caller's promise is the same.
+        Self::widen_vector(unsafe { memory::load_words(pointer.cast()) })
+    }
 
     /// Writes the 16 bytes at `pointer`: the first [`PER_VECTOR`](Self::PER_VECTOR) values, rounded to nearest even.
     ///
@@ -70,16 +78,19 @@ impl Storage for f32 {
     }
 
     #[inline(always)]
-    unsafe fn load_vector_if(pointer: *const Self, live: bool) -> [f32; 8] {
+    unsafe fn fetch(pointer: *const Self) -> u32 {
         // SAFETY: the caller's promise is the same.
-        let [a, b, c, d] = unsafe { memory::load_words_if(pointer.cast(), live) }.map(f32::from_bits);
-        [a, b, c, d, 0., 0., 0., 0.]
+        unsafe { memory::load_u32(pointer.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn load_vector(pointer: *const Self) -> [f32; 8] {
-        // SAFETY: the caller's promise is the same.
-        let [a, b, c, d] = unsafe { memory::load_words(pointer.cast()) }.map(f32::from_bits);
+    fn widen(bits: u32) -> f32 {
+        f32::from_bits(bits)
+    }
+
+    #[inline(always)]
+    fn widen_vector(words: [u32; 4]) -> [f32; 8] {
+        let [a, b, c, d] = words.map(f32::from_bits);
         [a, b, c, d, 0., 0., 0., 0.]
     }
 
@@ -95,13 +106,6 @@ impl Storage for f32 {
         // SAFETY: the caller's promise is the same.
         unsafe { memory::store_f32(pointer, value) }
     }
-}
-
-/// The eight elements of 16 bytes.
-#[inline(always)]
-fn widened(words: [u32; 4], widen: impl Fn(u16) -> f32) -> [f32; 8] {
-    // Little endian: the element with the lower address is the lower half.
-    array8(|index| widen((words[index / 2] >> (16 * (index % 2))) as u16))
 }
 
 /// Gives a 16-bit type its storage, from the functions that widen and round one element.
@@ -123,21 +127,26 @@ macro_rules! sixteen_bit_storage {
             }
 
             #[inline(always)]
-            unsafe fn load_vector_if(pointer: *const Self, live: bool) -> [f32; 8] {
-                // SAFETY: the caller's promise is the same.
-                widened(unsafe { memory::load_words_if(pointer.cast(), live) }, $widen)
+            unsafe fn fetch(pointer: *const Self) -> u32 {
+                // SAFETY: the caller's promise is the same; the type is a transparent `u16`.
+                u32::from(unsafe { memory::load_u16(pointer.cast()) })
             }
 
             #[inline(always)]
-            unsafe fn load_vector(pointer: *const Self) -> [f32; 8] {
-                // SAFETY: the caller's promise is the same.
-                widened(unsafe { memory::load_words(pointer.cast()) }, $widen)
+            fn widen(bits: u32) -> f32 {
+                $widen(bits as u16)
+            }
+
+            #[inline(always)]
+            fn widen_vector(words: [u32; 4]) -> [f32; 8] {
+                // Little endian: the element with the lower address is the lower half.
+                array8(|index| $widen((words[index / 2] >> (16 * (index % 2))) as u16))
             }
 
             #[inline(always)]
             unsafe fn store_vector(pointer: *mut Self, values: [f32; 8]) {
                 let words = array4(|index| {
-                    // Little endian, as in `widened`.
+                    // Little endian, as in `widen_vector`.
                     u32::from($round(values[2 * index]))
                         | u32::from($round(values[2 * index + 1])) << 16
                 });

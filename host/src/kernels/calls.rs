@@ -180,7 +180,7 @@ pub(crate) unsafe fn backward<K: Kernels, E: Executor>(
 impl<K> BackwardArrays<K> {
     fn args(&self, plan: &Plan, grad_features: *mut f32) -> BackwardArgs<K> {
         let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
-        let (marks, shares) = self.marks(plan.numbering.as_ref());
+        let (marks, shares) = self.marks(plan.numbering.as_ref(), plan.sizes.groups);
         BackwardArgs {
             grids: self.table.wrapping_add(maps).cast(),
             marks,
@@ -198,9 +198,9 @@ impl<K> BackwardArrays<K> {
         }
     }
 
-    /// Marks and shares, in the scratch memory: how many shares there are, the marks, the shares. None without a
-    /// numbering.
-    fn marks(&self, numbering: Option<&Numbering>) -> (Marks, Shares) {
+    /// Marks and shares, in the scratch memory: how many shares there are, the marks, the shares, their ranges and owners.
+    /// None without a numbering.
+    fn marks(&self, numbering: Option<&Numbering>, groups: u32) -> (Marks, Shares) {
         let total = self.scratch.cast::<u32>();
         let words = total.wrapping_add(Numbering::TOTAL_WORDS);
         let mark_words = numbering.map_or(0, Numbering::mark_words);
@@ -210,8 +210,13 @@ impl<K> BackwardArrays<K> {
             vectors_per_tile: numbering.map_or(0, |numbering| numbering.vectors_per_tile),
             by_anchors: Divisor::new(numbering.map_or(1, |numbering| numbering.anchors_per_mark)),
         };
+        let shares = words.wrapping_add(mark_words);
+        let ranges =
+            shares.wrapping_add(numbering.map_or(0, |numbering| numbering.share_words(groups)));
         let shares = Shares {
-            words: words.wrapping_add(mark_words).cast(),
+            words: shares.cast(),
+            ranges,
+            owners: ranges.wrapping_add(numbering.map_or(0, Numbering::range_words)),
             capacity: numbering.map_or(0, |numbering| numbering.shares),
             total,
         };
@@ -264,7 +269,7 @@ unsafe fn gather<K: Kernels, E: Executor>(
             let bytes = plan.features * size_of::<K>();
             executor.zero("feature gradient", grad_features.cast(), bytes)?;
         }
-        if numbering.blocks == 0 {
+        if numbering.blocks * plan.sizes.batch == 0 {
             return Ok(());
         }
         launch_gather(executor, plan, numbering, arrays, &args)
@@ -287,7 +292,7 @@ unsafe fn mark<K: Kernels, E: Executor>(
     // SAFETY: the caller's promise.
     unsafe {
         executor.zero("marks", scratch, 4 * (Numbering::TOTAL_WORDS + numbering.mark_words()))?;
-        if plan.locations == 0 || numbering.vectors == 0 {
+        if plan.locations == 0 || numbering.mark_words() == 0 {
             return Ok(());
         }
         let args = MarkArgs { sizes, maps, grids, locations, marks };
@@ -295,7 +300,14 @@ unsafe fn mark<K: Kernels, E: Executor>(
         if shares.capacity == 0 {
             return Ok(());
         }
-        let args = NumberArgs { sizes, marks, vectors: numbering.vectors as u64, shares };
+        let args = NumberArgs {
+            sizes,
+            marks,
+            by_vectors: Divisor::new(marks.vectors_per_tile),
+            tiles: numbering.tiles_of_batch as u64,
+            tiles_per_block: Plan::tiles_to_number(numbering),
+            shares,
+        };
         executor.launch(NUMBER_SHARES, plan.number_launch(numbering), args)
     }
 }
@@ -320,6 +332,8 @@ unsafe fn launch_gather<K: Kernels, E: Executor>(
         maps: arrays.table,
         tiles: arrays.table.wrapping_add(2 * maps).cast(),
         blocks: numbering.blocks,
+        shared_blocks: numbering.shared_blocks,
+        blocks_at_a_time: plan.gather_blocks_at_a_time(numbering),
         by_batch: Divisor::new(plan.sizes.batch),
         marks: args.marks,
         shares: args.shares,
@@ -378,7 +392,7 @@ unsafe fn backward_naive<K: Kernels, E: Executor>(
     let features = Sums::new(arrays.scratch, arrays.grad_features, plan.features);
     let behind = arrays.scratch.wrapping_add(plan.features);
     let weights = Sums::new(behind, arrays.grad_weights, plan.weights);
-    let (marks, shares) = arrays.marks(None);
+    let (marks, shares) = arrays.marks(None, plan.sizes.groups);
     let args = BackwardArgs {
         sizes: plan.sizes,
         maps: arrays.table,

@@ -25,8 +25,10 @@ const FEW_SHARES: usize = 4096;
 pub(crate) struct Numbering {
     /// One `MapGrid` for each map, then one `TileOfWarp` for each warp of a batch item's blocks, as rows of four words.
     pub(crate) rows: Vec<[u32; 4]>,
-    /// Blocks of the gather.
+    /// Blocks of work of a batch item.
     pub(crate) blocks: u32,
+    /// The first of them, whose warps share a tile.
+    pub(crate) shared_blocks: u32,
     /// Tiles of a batch item.
     pub(crate) tiles: u32,
     /// Vectors of marks of a tile.
@@ -35,8 +37,8 @@ pub(crate) struct Numbering {
     pub(crate) anchors_per_mark: u32,
     /// Whether some feature rows belong to no map, so that no tile writes their gradient.
     pub(crate) has_gaps: bool,
-    /// Vectors of marks of the batch.
-    pub(crate) vectors: usize,
+    /// Tiles of the batch.
+    pub(crate) tiles_of_batch: usize,
     /// Shares to have memory for; 0 where anchors share marks.
     pub(crate) shares: u32,
 }
@@ -47,12 +49,23 @@ impl Numbering {
 
     /// Words of the marks of the batch.
     pub(crate) fn mark_words(&self) -> usize {
-        4 * self.vectors
+        4 * self.tiles_of_batch * self.vectors_per_tile as usize
     }
 
-    /// Words for marks and shares, for so many groups.
+    /// Words of what the shares are, for so many groups.
+    pub(crate) fn share_words(&self, groups: u32) -> usize {
+        4 * self.shares as usize * groups as usize
+    }
+
+    /// Words of the ranges of the tiles' shares.
+    pub(crate) fn range_words(&self) -> usize {
+        if self.shares > 0 { 2 * self.tiles_of_batch } else { 0 }
+    }
+
+    /// Words for all: marks, shares, their ranges, and their owners.
     pub(crate) fn words(&self, groups: u32) -> usize {
-        Self::TOTAL_WORDS + self.mark_words() + 4 * self.shares as usize * groups as usize
+        let of_shares = self.share_words(groups) + self.range_words() + self.shares as usize;
+        Self::TOTAL_WORDS + self.mark_words() + of_shares
     }
 
     /// The numbering of a shape, for blocks of `warps` warps; `None` where maps share pixels, so that no tile has a
@@ -79,7 +92,7 @@ impl Numbering {
         // Those of the smallest maps have the most samples. They come first, so that the last blocks to start are short
         // ones.
         maps.sort_unstable();
-        let mut rows = grids;
+        let (mut rows, mut shared_blocks) = (grids, 0);
         for (of_map, map, across, first) in maps {
             let tile_of = |tile: usize, shared| {
                 let [top, left] =
@@ -88,6 +101,7 @@ impl Numbering {
             };
             // The tiles with the most samples are shared by the warps of a block.
             if points >= SHARED_FROM * of_map {
+                shared_blocks += of_map;
                 for tile in 0..of_map {
                     rows.extend(vec![tile_of(tile, TileOfWarp::SHARED); warps as usize]);
                 }
@@ -97,7 +111,8 @@ impl Numbering {
                 rows.extend(vec![[TileOfWarp::NONE; 4]; behind]);
             }
         }
-        let blocks = (rows.len() - cameras * levels) / warps as usize * shape.batch();
+        let blocks = (rows.len() - cameras * levels) / warps as usize;
+        fitting(blocks * shape.batch())?;
         let anchors_per_mark =
             if shape.anchors() <= MOST_ANCHORS { 1 } else { shape.anchors().div_ceil(MARKS) };
         let marks = shape.anchors().div_ceil(anchors_per_mark);
@@ -105,11 +120,12 @@ impl Numbering {
         Some(Self {
             rows,
             blocks: fitting(blocks)?,
+            shared_blocks: fitting(shared_blocks)?,
             tiles: fitting(tiles)?,
             vectors_per_tile: fitting(vectors_per_tile)?,
             anchors_per_mark: fitting(anchors_per_mark)?,
             has_gaps: covered < layout.num_feat(),
-            vectors: shape.batch() * tiles * vectors_per_tile,
+            tiles_of_batch: shape.batch() * tiles,
             shares: if anchors_per_mark == 1 { most_shares(shape) } else { 0 },
         })
     }
@@ -127,7 +143,7 @@ fn most_shares(shape: &AggregationShape) -> u32 {
     // Of a thousand samples, were all points seen by all cameras.
     let shares = |share: u128| (samples * share / 1000).min(MOST_SHARES as u128) as usize;
     // Enough for fine maps, where that is little beside their gradient.
-    let expected = shares(187).max(shares(220).min(in_memory * 9 / 100));
+    let expected = shares(170).max(shares(220).min(in_memory * 9 / 100));
     seen_by_one.max(expected).min(in_memory.clamp(FEW_SHARES, MOST_SHARES)) as u32
 }
 
@@ -170,9 +186,10 @@ mod tests {
         );
         assert_eq!(numbering.rows[33], [12, 2, 4, 2]);
         assert_eq!(numbering.rows.len(), 4 + 4 * 8);
-        assert_eq!((numbering.tiles, numbering.blocks, numbering.has_gaps), (14, 8, false));
+        assert_eq!((numbering.tiles, numbering.has_gaps), (14, false));
+        assert_eq!((numbering.blocks, numbering.shared_blocks), (4, 2));
         assert_eq!((numbering.vectors_per_tile, numbering.anchors_per_mark), (1, 1));
-        assert_eq!(numbering.vectors, 2 * 14);
+        assert_eq!(numbering.tiles_of_batch, 2 * 14);
     }
 
     #[test]
@@ -203,7 +220,7 @@ mod tests {
         assert_eq!(shares(6, 8), seen_by_one * 6 * 220 / 1000);
         // As many would take more than 9 % of the gradient.
         assert_eq!(shares(6, 16), 6 * gradient / (4 * 16) * 9 / 100);
-        assert_eq!(shares(6, 32), seen_by_one * 6 * 187 / 1000);
+        assert_eq!(shares(6, 32), seen_by_one * 6 * 170 / 1000);
         assert_eq!(shares(1, 256), gradient / (4 * 256));
     }
 

@@ -27,6 +27,12 @@ const MOST_MARK_BLOCKS: u32 = 4096;
 /// Most blocks of a kernel that is launched in case it is needed.
 const MOST_SPARE_BLOCKS: u32 = 1024;
 
+/// Blocks of the gather that are enough to fill a GPU some times over, so that those with more to do find their place.
+const ENOUGH_BLOCKS: u32 = 4096;
+
+/// Most blocks of work that a block of the gather takes at a time.
+const MOST_BLOCKS_AT_A_TIME: u32 = 8;
+
 /// Threads of a block of the kernels that have one thread per item.
 const THREADS_PER_ITEM_BLOCK: u32 = 256;
 
@@ -188,24 +194,43 @@ impl Plan {
         }
     }
 
+    /// Tiles whose vectors of marks have a thread each in a block that numbers shares. There are shares only for few vectors.
+    pub(crate) fn tiles_to_number(numbering: &Numbering) -> u32 {
+        (MARK_THREADS / numbering.vectors_per_tile.max(1)).max(1)
+    }
+
     /// A thread for each vector of marks.
     pub(crate) fn number_launch(&self, numbering: &Numbering) -> Launch {
-        let blocks = numbering.vectors.div_ceil(MARK_THREADS as usize) as u32;
-        Launch { grid: (blocks, 1), threads: MARK_THREADS, shared_bytes: number_shared_bytes() }
+        let tiles = Self::tiles_to_number(numbering);
+        let blocks = numbering.tiles_of_batch.div_ceil(tiles as usize) as u32;
+        let shared_bytes = number_shared_bytes(tiles);
+        Launch { grid: (blocks, 1), threads: MARK_THREADS, shared_bytes }
     }
 
-    /// The blocks that the numbering gives to each tile of channels.
+    /// How many blocks of work, besides those whose warps share a tile, a block of the gather takes: as many as leave enough
+    /// blocks to fill a GPU some times over.
+    pub(crate) fn gather_blocks_at_a_time(&self, numbering: &Numbering) -> u32 {
+        let others = (numbering.blocks - numbering.shared_blocks) * self.sizes.batch;
+        (others / ENOUGH_BLOCKS).clamp(1, MOST_BLOCKS_AT_A_TIME)
+    }
+
+    /// The blocks of work one by one where their warps share a tile, then several at a time.
     pub(crate) fn gather_launch(&self, numbering: &Numbering) -> Launch {
-        let grid = (numbering.blocks, self.sizes.channels.div_ceil(self.tile()));
-        Self::block_launch(grid, SMALL_WARPS, gather_shared_bytes(SMALL_WARPS))
+        let others = numbering.blocks - numbering.shared_blocks;
+        let others = others.div_ceil(self.gather_blocks_at_a_time(numbering));
+        self.launch_gather((numbering.shared_blocks + others) * self.sizes.batch)
     }
 
-    /// As [`gather_launch`](Self::gather_launch); but where shares may make the launch superfluous, no more blocks than run
-    /// at once, which take the others' work as well.
+    /// A block for each block of work; but where shares may make the launch superfluous, no more blocks than run at once,
+    /// which take the others' work as well.
     pub(crate) fn gather_samples_launch(&self, numbering: &Numbering) -> Launch {
-        let launch = self.gather_launch(numbering);
         let most = if numbering.shares > 0 { MOST_SPARE_BLOCKS } else { u32::MAX };
-        Launch { grid: (launch.grid.0.min(most), launch.grid.1), ..launch }
+        self.launch_gather((numbering.blocks * self.sizes.batch).min(most))
+    }
+
+    fn launch_gather(&self, blocks: u32) -> Launch {
+        let grid = (blocks, self.sizes.channels.div_ceil(self.tile()));
+        Self::block_launch(grid, SMALL_WARPS, gather_shared_bytes(SMALL_WARPS))
     }
 
     fn block_launch(grid: (u32, u32), warps: u32, shared_bytes: u32) -> Launch {
