@@ -14,7 +14,7 @@ use crate::memory::{self, SharedWords};
 use crate::rows::load_map;
 use crate::sample::Corners;
 use crate::storage::Storage;
-use crate::unroll::{array4, each8, upto8};
+use crate::unroll::{array4, array8, each8, upto8};
 use crate::visible::{Visible, is_visible};
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
@@ -191,22 +191,21 @@ unsafe fn add_sample<T: Storage, C: Channels<T>>(
         let offset = row_of(sample, corner as u32) as usize * row_bytes as usize;
         C::fetch(features, offset, tile, sample.present >> corner & 1 != 0)
     });
-    let mut factors = [0; CHANNELS_PER_LANE as usize];
-    upto8(C::SLOTS, |slot| {
+    let factors = array8(|slot| {
+        if slot >= C::SLOTS {
+            return 0;
+        }
         // SAFETY: the group exists, and so does the sample's weight for it.
-        factors[slot] =
-            unsafe { T::fetch(weights.wrapping_add((sample.weight + groups[slot]) as usize)) };
+        unsafe { T::fetch(weights.wrapping_add((sample.weight + groups[slot]) as usize)) }
     });
     // All of it is on its way before any of it is waited for: the assembler moves nothing over a meeting.
     // SAFETY: all lanes of the warp are here.
     unsafe { warp::sync_warp(WARP) };
-    // A sample that does not count is skipped whatever its weight, NaN included.
-    if sample.present == 0 {
-        return;
-    }
     let pixels = rows.map(C::widen);
     upto8(C::SLOTS, |slot| {
-        let weight = T::widen(factors[slot]);
+        // The pixels of a sample that does not count are zeros; its weight may be anything, NaN included. A branch would
+        // have the assembler ask for the weights behind it.
+        let weight = if sample.present == 0 { 0.0 } else { T::widen(factors[slot]) };
         upto8(C::PER_SLOT, |within| {
             let channel = slot * C::PER_SLOT + within;
             let mut value = sample.coefficients[0] * pixels[0][channel];
