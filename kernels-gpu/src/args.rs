@@ -65,7 +65,8 @@ impl TileOfWarp {
     pub const SHARED: u32 = 1 << 31;
 }
 
-/// Which anchors' samples touch which tiles of pixels: bits in the order of the anchors.
+/// Which anchors' samples touch which tiles of pixels: bits in the order of the anchors. Where anchors have several parts,
+/// each part is one here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Marks {
@@ -89,7 +90,7 @@ pub struct Shares {
     pub words: *mut f32,
     /// `(B, tiles, 2)`: the number of each tile's first share, and how many it has.
     pub ranges: *mut u32,
-    /// `(capacity)`: the number of each share's anchor in its batch item.
+    /// `(capacity)`: the number of each share's anchor in its batch item, or of its part, where anchors have several.
     pub owners: *mut u32,
     /// As many as there is memory for; 0 for no shares at all.
     pub capacity: u32,
@@ -157,6 +158,8 @@ pub struct GatherArgs<T> {
     pub shared_blocks: u32,
     /// How many of the other blocks of work a block takes where there are shares, at most as many as a warp has lanes.
     pub blocks_at_a_time: u32,
+    /// How far apart the blocks of work are that a block takes.
+    pub step: u32,
     /// The batch, to divide by.
     pub by_batch: Divisor,
     /// Where to look.
@@ -252,6 +255,11 @@ pub struct Sizes {
     pub by_anchors: Divisor,
     /// `points`, to divide by.
     pub by_points: Divisor,
+    /// Parts into which the points of an anchor are cut, to divide by. Each is a block's; the naive kernels do not look at
+    /// it.
+    pub by_parts: Divisor,
+    /// Points of a part but the last, which may have fewer, to divide by.
+    pub by_part: Divisor,
     /// `cameras`, to divide by.
     pub by_cameras: Divisor,
     /// `levels`, to divide by.
@@ -290,14 +298,36 @@ pub struct ForwardArgs<T, O = T> {
     pub locations: *const f32,
     /// Weights `(B, A, P, N, L, G)`.
     pub weights: *const T,
-    /// Output `(B, A, C)`. The naive kernels add to it, in fp32; the others write every element.
+    /// Output `(B, A, C)`. The naive kernels add to it, in fp32; the others write every element, unless there are several
+    /// parts.
     pub output: *mut O,
+    /// Where there are several, what each part adds to the output, `(B, A, parts, C)`. The naive kernels do not look at it.
+    pub partials: *mut f32,
 }
 
 // SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.
 unsafe impl<T, O> Send for ForwardArgs<T, O> {}
 // SAFETY: as above.
 unsafe impl<T, O> Sync for ForwardArgs<T, O> {}
+
+/// Arguments of the kernels that add up the parts of the output.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct AddPartsArgs<T> {
+    /// What each part adds to the output, `(B, A, parts, C)`.
+    pub partials: *const f32,
+    /// Output `(B, A, C)`; every element is written.
+    pub output: *mut T,
+    /// Parts of an anchor.
+    pub parts: u32,
+    /// Channels, `C`.
+    pub channels: u32,
+}
+
+// SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.
+unsafe impl<T> Send for AddPartsArgs<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for AddPartsArgs<T> {}
 
 /// Arguments of the backward kernels.
 #[repr(C)]

@@ -1,4 +1,4 @@
-//! Backward for locations and weights: one block per anchor. It finds the distinct rows of the anchor's samples
+//! Backward for locations and weights: one block per anchor, or [part](crate::parts) of one. It finds the distinct rows of the anchor's samples
 //! ([`rows`](crate::rows)); its workers read each row once and multiply it with the output gradient, which leaves one
 //! number per row and weight group ([`group_sums`](crate::group_sums)); from these each sample has the gradients of its
 //! weights and location.
@@ -10,9 +10,10 @@
 
 use crate::args::{BackwardArgs, Sizes};
 use crate::block::{Place, WARP};
-use crate::group_sums::{GroupSums, Numbers, Part, sum_over_lanes};
+use crate::group_sums::{self, GroupSums, Numbers, sum_over_lanes};
 use crate::limits::{CHANNELS_PER_LANE, PAIRS_AT_A_TIME, window_words};
 use crate::memory::{self, SharedWords};
+use crate::parts::Part;
 use crate::rows::{Named, Owner, Run, Samples, Window, load_map};
 use crate::shares;
 use crate::storage::Storage;
@@ -24,7 +25,7 @@ use cuda_std::{thread, warp};
 
 /// The backward kernel for one element type and one way to deal out channels.
 ///
-/// Grid: `B * A`. Block: whole warps. Shared memory:
+/// Grid: `B * A * parts`. Block: whole warps. Shared memory:
 /// [`backward_shared_bytes`](crate::backward_shared_bytes).
 ///
 /// # Safety
@@ -35,40 +36,34 @@ pub(crate) unsafe fn backward<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
     args: BackwardArgs<T>,
 ) {
     let sizes = &args.sizes;
-    let number = thread::block_idx_x() as usize;
-    let pairs = sizes.pairs() as usize;
-    let weight_count = pairs * (sizes.levels * sizes.groups) as usize;
-    let (item, anchor) = sizes.by_anchors.divide(thread::block_idx_x());
-    let item = item as usize;
-    let features = item * sizes.rows as usize * sizes.channels as usize;
+    let part = Part::new(sizes, thread::block_idx_x());
+    let weights = part.first_pair * (sizes.levels * sizes.groups) as usize;
+    let features = part.item * sizes.rows as usize * sizes.channels as usize;
     let anchor = Anchor {
-        item,
-        number: anchor,
+        part,
         features: args.features.wrapping_add(features),
         grad_features: args.grad_features.wrapping_add(features),
-        grad_locations: args.grad_locations.wrapping_add(number * pairs * 2),
-        grad_weights: args.grad_weights.wrapping_add(number * weight_count),
-        grad_output: args.grad_output.wrapping_add(number * sizes.channels as usize),
+        grad_locations: args.grad_locations.wrapping_add(part.first_pair * 2),
+        grad_weights: args.grad_weights.wrapping_add(weights),
+        grad_output: args.grad_output.wrapping_add(part.anchor * sizes.channels as usize),
         samples: Samples {
             maps: args.maps,
-            locations: args.locations.wrapping_add(number * pairs * 2),
-            weights: args.weights.wrapping_add(number * weight_count),
+            locations: args.locations.wrapping_add(part.first_pair * 2),
+            weights: args.weights.wrapping_add(weights),
             visible: Visible::new(),
         },
     };
     // SAFETY: the caller's promise.
     unsafe {
         let place = Place::new(sizes);
-        clear(&args, place, number);
+        clear(&args, place, part);
         differentiate::<T, C, SCATTER>(&args, place, &anchor);
     }
 }
 
-/// The parts of the arrays that belong to one anchor.
+/// An anchor, or a part of one, and what of the arrays belongs to it.
 struct Anchor<T> {
-    /// The batch item, and the number of the anchor in it.
-    item: usize,
-    number: u32,
+    part: Part,
     features: *const T,
     grad_features: *mut f32,
     grad_locations: *mut f32,
@@ -77,22 +72,25 @@ struct Anchor<T> {
     samples: Samples<T>,
 }
 
-/// Writes zeros to the gradients of the locations and weights of the anchor of this number over the batch: what no
-/// sample counts for stays so. Complete after the block's next barrier.
+/// Writes zeros to the gradients of the locations and weights of a part of an anchor: what no sample counts for stays so.
+/// Complete after the block's next barrier.
 ///
 /// # Safety
 ///
-/// The whole block makes the call; the anchor's part of the arrays is its own.
+/// The whole block makes the call; the part of the arrays is its own.
 #[inline(always)]
-unsafe fn clear<T>(args: &BackwardArgs<T>, place: Place, number: usize) {
+unsafe fn clear<T>(args: &BackwardArgs<T>, place: Place, part: Part) {
     let sizes = &args.sizes;
-    let weights = (sizes.pairs() * sizes.levels * sizes.groups) as usize * size_of::<T>();
-    let locations = 2 * size_of::<f32>() * sizes.pairs() as usize;
+    let of_pair = (sizes.levels * sizes.groups) as usize * size_of::<T>();
+    let [weights_before, weights] =
+        [part.first_pair, part.pairs as usize].map(|pairs| pairs * of_pair);
+    let [locations_before, locations] =
+        [part.first_pair, part.pairs as usize].map(|pairs| pairs * 2 * size_of::<f32>());
     let (thread, threads) = (place.thread, place.threads);
     // SAFETY: the anchor's elements.
     unsafe {
-        memory::zero(args.grad_weights.cast(), number * weights, weights, thread, threads);
-        memory::zero(args.grad_locations.cast(), number * locations, locations, thread, threads);
+        memory::zero(args.grad_weights.cast(), weights_before, weights, thread, threads);
+        memory::zero(args.grad_locations.cast(), locations_before, locations, thread, threads);
     }
 }
 
@@ -108,7 +106,7 @@ unsafe fn differentiate<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
     anchor: &Anchor<T>,
 ) {
     let sizes = &args.sizes;
-    let pairs = sizes.pairs();
+    let pairs = anchor.part.pairs;
     let samples = &anchor.samples;
     let window = Window::new(args.window, sizes.groups);
     let (mut first, mut earlier) = (0, false);
@@ -173,7 +171,7 @@ unsafe fn take_window<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
             thread::sync_threads();
         }
         if leaves_shares {
-            let number = [anchor.item as u32, anchor.number];
+            let number = [anchor.part.item as u32, anchor.part.number];
             shares::leave(args, Place::again(sizes), number, window, known, earlier);
             thread::sync_threads();
         }
@@ -224,7 +222,7 @@ unsafe fn take_rows<T: Storage, C: GroupSums<T>, const ADD: bool, const MULTIPLY
     let mut tile = 0;
     while tile * place.lanes * CHANNELS_PER_LANE < sizes.channels {
         // SAFETY: the tile exists.
-        let part = unsafe { Part::new::<T, C>(sizes, anchor.grad_output, place, tile) };
+        let part = unsafe { group_sums::Part::new::<T, C>(sizes, anchor.grad_output, place, tile) };
         let mut begin = place.warp * place.workers;
         // The loop runs as often for every lane of a warp: its lanes meet inside.
         while begin < known {

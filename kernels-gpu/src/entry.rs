@@ -1,7 +1,8 @@
 //! The kernels by name, one per element type and way to deal out channels.
 
 use crate::args::{
-    BackwardArgs, Bf16, F16, ForwardArgs, GatherArgs, MarkArgs, NumberArgs, ReadArgs, RoundArgs,
+    AddPartsArgs, BackwardArgs, Bf16, F16, ForwardArgs, GatherArgs, MarkArgs, NumberArgs, ReadArgs,
+    RoundArgs,
 };
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     gather::{gather, gather_samples},
     marks::mark,
     naive,
+    parts::add_parts,
     read::read,
     round::round,
     shares::number,
@@ -55,6 +57,8 @@ pub trait Kernels: Copy + Sized + 'static {
     const FORWARD_WIDE: Entry<ForwardArgs<Self>>;
     /// Forward, any number of channels and groups.
     const FORWARD_ANY: Entry<ForwardArgs<Self>>;
+    /// Adds up the parts of the output.
+    const ADD_PARTS: Entry<AddPartsArgs<Self>>;
     /// Gradients of locations and weights, 16 bytes at a time. The vectors of a group must be a power of two, and a group must
     /// fit the tile of `lanes` lanes.
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>>;
@@ -152,6 +156,9 @@ entries! {
     backward_naive_f32(BackwardArgs<f32, f32>) = naive::backward::backward::<f32>;
     backward_naive_f16(BackwardArgs<F16, f32>) = naive::backward::backward::<F16>;
     backward_naive_bf16(BackwardArgs<Bf16, f32>) = naive::backward::backward::<Bf16>;
+    add_parts_f32(AddPartsArgs<f32>) = add_parts::<f32>;
+    add_parts_f16(AddPartsArgs<F16>) = add_parts::<F16>;
+    add_parts_bf16(AddPartsArgs<Bf16>) = add_parts::<Bf16>;
     round_f16(RoundArgs<F16>) = round::<F16>;
     round_bf16(RoundArgs<Bf16>) = round::<Bf16>;
     mark_tiles(MarkArgs) = mark;
@@ -164,6 +171,7 @@ impl Kernels for f32 {
     const PER_VECTOR: u32 = 4;
     const FORWARD_WIDE: Entry<ForwardArgs<Self>> = entry!(forward_wide_f32);
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_f32);
+    const ADD_PARTS: Entry<AddPartsArgs<Self>> = entry!(add_parts_f32);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f32);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f32);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f32);
@@ -182,6 +190,7 @@ impl Kernels for F16 {
     const PER_VECTOR: u32 = 8;
     const FORWARD_WIDE: Entry<ForwardArgs<Self>> = entry!(forward_wide_f16);
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_f16);
+    const ADD_PARTS: Entry<AddPartsArgs<Self>> = entry!(add_parts_f16);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f16);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f16);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f16);
@@ -200,6 +209,7 @@ impl Kernels for Bf16 {
     const PER_VECTOR: u32 = 8;
     const FORWARD_WIDE: Entry<ForwardArgs<Self>> = entry!(forward_wide_bf16);
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_bf16);
+    const ADD_PARTS: Entry<AddPartsArgs<Self>> = entry!(add_parts_bf16);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_bf16);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_bf16);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_bf16);

@@ -1,4 +1,4 @@
-//! Forward: one block per anchor and tile of channels, one worker per sample, sums in registers, one
+//! Forward: one block per anchor (or [part](crate::parts) of one) and tile of channels, one worker per sample, sums in registers, one
 //! write per output.
 //!
 //! The samples of the anchor's visible pairs go round the warps in a fixed order and the warps' sums
@@ -11,6 +11,7 @@ use crate::limits::{
     CHANNELS_PER_LANE, PAIRS_AT_A_TIME, SAMPLE_WORDS, WARP_LANES, forward_words,
 };
 use crate::memory::{self, SharedWords};
+use crate::parts::Part;
 use crate::rows::load_map;
 use crate::sample::Corners;
 use crate::storage::Storage;
@@ -88,7 +89,7 @@ impl Sample {
 
 /// The forward kernel for one element type and one way to deal out channels.
 ///
-/// Grid: `(B * A, tiles)`. Block: whole warps. Shared memory: [`forward_shared_bytes`](crate::forward_shared_bytes).
+/// Grid: `(B * A * parts, tiles)`. Block: whole warps. Shared memory: [`forward_shared_bytes`](crate::forward_shared_bytes).
 ///
 /// # Safety
 ///
@@ -99,14 +100,14 @@ pub(crate) unsafe fn forward<T: Storage, C: Channels<T>>(args: ForwardArgs<T>) {
     let place = Place::new(sizes);
     let tile = place.tile(sizes, thread::block_idx_y());
     let groups = C::groups(tile, &sizes.by_group);
-    let anchor = thread::block_idx_x() as usize;
-    let pairs = sizes.pairs();
-    let locations = args.locations.wrapping_add(anchor * pairs as usize * 2);
+    let number = thread::block_idx_x();
+    let part = Part::new(sizes, number);
+    let pairs = part.pairs;
+    let locations = args.locations.wrapping_add(part.first_pair * 2);
     let weights =
-        args.weights.wrapping_add(anchor * pairs as usize * (sizes.levels * sizes.groups) as usize);
-    let batch = sizes.by_anchors.quotient(thread::block_idx_x()) as usize;
+        args.weights.wrapping_add(part.first_pair * (sizes.levels * sizes.groups) as usize);
     let features =
-        args.features.wrapping_add(batch * sizes.rows as usize * sizes.channels as usize);
+        args.features.wrapping_add(part.item * sizes.rows as usize * sizes.channels as usize);
     let visible = Visible::new();
     let scratch =
         SharedWords::new(forward_words::SCRATCH + place.warp * forward_words::SCRATCH_PER_WARP);
@@ -161,7 +162,7 @@ pub(crate) unsafe fn forward<T: Storage, C: Channels<T>>(args: ForwardArgs<T>) {
         thread::sync_threads();
     }
     // SAFETY: the whole block is here, and done with its scratch.
-    unsafe { write_sums::<T, C>(&args, Place::again(sizes), tile, anchor, &sums) };
+    unsafe { write_sums::<T, C>(&args, Place::again(sizes), tile, number, &sums) };
 }
 
 /// Pixel row of a corner; meaningful when the corner is present.
@@ -218,7 +219,8 @@ unsafe fn add_sample<T: Storage, C: Channels<T>>(
     });
 }
 
-/// Adds the workers' sums in their order and writes the anchor's channels of the tile.
+/// Adds the workers' sums in their order and writes the channels of the tile: those of the anchor, or what the part of this
+/// number adds to them.
 ///
 /// # Safety
 ///
@@ -228,9 +230,10 @@ unsafe fn write_sums<T: Storage, C: Channels<T>>(
     args: &ForwardArgs<T>,
     place: Place,
     tile: Tile,
-    anchor: usize,
+    number: u32,
     sums: &Lane,
 ) {
+    let has_parts = args.sizes.by_parts.value > 1;
     let scratch = SharedWords::new(forward_words::SCRATCH);
     let worker = place.warp * place.workers + place.worker;
     each8(|index| {
@@ -250,9 +253,15 @@ unsafe fn write_sums<T: Storage, C: Channels<T>>(
                 // SAFETY: written before the barrier.
                 sum += f32::from_bits(unsafe { scratch.get(worker * tile.width() + position) });
             }
-            let at = anchor * tile.channels as usize + channel as usize;
-            // SAFETY: one thread per channel, one block per anchor and tile.
-            unsafe { T::store(args.output.wrapping_add(at), sum) };
+            let at = number as usize * tile.channels as usize + channel as usize;
+            // SAFETY: one thread per channel, one block per part of an anchor and tile.
+            unsafe {
+                if has_parts {
+                    memory::store_f32(args.partials.wrapping_add(at), sum);
+                } else {
+                    T::store(args.output.wrapping_add(at), sum);
+                }
+            }
         }
         position += place.threads;
     }

@@ -9,8 +9,9 @@
 //! |---|---|
 //! | `forward.rs` | the output |
 //! | `backward.rs` | the gradients of locations and weights |
-//! | `marks.rs`, `gather.rs` | the gradient of the features |
+//! | `marks.rs`, `shares.rs`, `gather/` | the gradient of the features |
 //! | `rows.rs` | the distinct rows an anchor's samples touch |
+//! | `parts.rs` | anchors of many points, cut into parts |
 //! | `naive/` | the published algorithm, the baseline |
 //! | `round.rs` | fp32 sums to 16-bit gradients |
 //! | `read.rs` | how fast memory can be read |
@@ -41,8 +42,8 @@ macro_rules! kernel_modules {
     };
 }
 kernel_modules!(
-    backward, block, channels, forward, gather, group_sums, marks, memory, naive, read, round,
-    rows, sample, shares, storage, unroll, visible
+    backward, block, channels, forward, gather, group_sums, marks, memory, naive, parts, read,
+    round, rows, sample, shares, storage, unroll, visible
 );
 kernel_modules!(attention, dense);
 
@@ -54,8 +55,8 @@ pub use block_entry::{
 #[cfg(not(target_arch = "nvptx64"))]
 pub use entry::{Entry, Kernels, MARK_TILES, NUMBER_SHARES, READ_WORDS};
 pub use limits::{
-    CHANNELS_PER_LANE, MARK_THREADS, MARKS_PER_VECTOR, MAX_GROUPS, MAX_WARPS, PRODUCT_BYTES,
-    PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TILE_SIDE, UNTOUCHED, WARP_LANES, WindowSizes,
-    backward_shared_bytes, camera_bytes, forward_shared_bytes, gather_shared_bytes,
-    number_shared_bytes, weights_bytes, weights_gradient_bytes,
+    CHANNELS_PER_LANE, MANY_POINTS, MARK_THREADS, MARKS_PER_VECTOR, MAX_GROUPS, MAX_WARPS,
+    PRODUCT_BYTES, PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TILE_SIDE, UNTOUCHED,
+    WARP_LANES, WindowSizes, backward_shared_bytes, camera_bytes, forward_shared_bytes,
+    gather_shared_bytes, number_shared_bytes, weights_bytes, weights_gradient_bytes,
 };

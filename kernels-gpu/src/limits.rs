@@ -9,6 +9,9 @@ pub const WARP_LANES: u32 = 32;
 /// Most warps a block may have: the length of the list of what each warp has counted.
 pub const MAX_WARPS: u32 = 16;
 
+/// Points from which on an anchor has many: they meet in the same pixels.
+pub const MANY_POINTS: u32 = 64;
+
 /// (point, camera) pairs a block looks at before it works on the visible ones of them.
 pub(crate) const PAIRS_AT_A_TIME: u32 = 512;
 

@@ -6,7 +6,7 @@
 
 use crate::args::{MapGrid, MarkArgs, Marks};
 use crate::block::WARP;
-use crate::limits::{MARKS_PER_VECTOR, TILE_SIDE, WARP_LANES};
+use crate::limits::{MANY_POINTS, MARKS_PER_VECTOR, TILE_SIDE, WARP_LANES};
 use crate::memory::{self, SharedWords};
 use crate::rows::load_map;
 use crate::sample::Corners;
@@ -139,7 +139,7 @@ unsafe fn mark_pairs(args: &MarkArgs, item: usize, locations: *const f32, pair: 
 unsafe fn mark_sample(args: &MarkArgs, item: usize, locations: *const f32, pair: u32, level: u32) {
     let sizes = &args.sizes;
     let (point, camera) = sizes.by_cameras.divide(pair);
-    let mark = Mark::new(args.marks.by_anchors.quotient(sizes.by_points.quotient(point)));
+    let mark = Mark::new(args.marks.by_anchors.quotient(sizes.part_of(point)));
     let map = (camera * sizes.levels + level) as usize;
     // SAFETY: the tables have a row per map, a tile the vector of every mark.
     unsafe {
@@ -154,7 +154,13 @@ unsafe fn mark_sample(args: &MarkArgs, item: usize, locations: *const f32, pair:
             let has_upper = corner & 2 != 0 && line % TILE_SIDE != 0;
             if corners.has(corner) && !has_left && !has_upper {
                 let vector = args.marks.vector(item, grid.tile(column, line), mark.vector);
-                memory::set_bits(vector.wrapping_add(1 + mark.word as usize), 1 << mark.bit);
+                let word = vector.wrapping_add(1 + mark.word as usize);
+                // Where many points meet in a tile, setting a bit takes longer than to see that it is set.
+                let is_set = sizes.points >= MANY_POINTS
+                    && memory::peek_bits(word) & 1 << mark.bit != 0;
+                if !is_set {
+                    memory::set_bits(word, 1 << mark.bit);
+                }
             }
         });
     }

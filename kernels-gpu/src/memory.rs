@@ -327,6 +327,25 @@ mod device {
         }
     }
 
+    /// Reads a word whose bits other threads may set meanwhile: some of them may be missing.
+    ///
+    /// # Safety
+    ///
+    /// As for [`set_bits`].
+    #[inline(always)]
+    pub(crate) unsafe fn peek_bits(pointer: *const u32) -> u32 {
+        let bits;
+        // SAFETY: the caller vouches for the address; the instruction only reads it.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; ld.relaxed.gpu.global.u32 {v}, [%a]; }}",
+                p = in(reg64) pointer, v = out(reg32) bits,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        bits
+    }
+
     /// Sets bits of a word, atomically towards every thread of the device.
     ///
     /// # Safety
@@ -774,6 +793,17 @@ mod host {
         emulator::global_write(pointer.cast(), 16);
         // SAFETY: the caller's promise, and the emulator has checked the address.
         unsafe { pointer.cast::<[u32; 4]>().write_unaligned(values) }
+    }
+
+    /// Reads a word whose bits other threads may set meanwhile: some of them may be missing.
+    ///
+    /// # Safety
+    ///
+    /// As for [`set_bits`].
+    pub(crate) unsafe fn peek_bits(pointer: *const u32) -> u32 {
+        emulator::global_atomic(pointer.cast(), 4);
+        // SAFETY: the caller's promise, and the emulator has checked the address.
+        unsafe { std_atomic::AtomicU32::from_ptr(pointer.cast_mut()) }.load(Ordering::Relaxed)
     }
 
     /// Sets bits of a word, atomically towards every thread of the device.

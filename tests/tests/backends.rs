@@ -18,6 +18,7 @@ on_every_backend!(
     more_maps_than_a_warp_has_lanes_match_the_exact_sums,
     shares_without_room_match_the_exact_sums,
     marks_of_many_anchors_match_the_exact_sums,
+    parts_of_anchors_match_the_exact_sums,
     more_rows_than_a_window_holds_match_the_exact_sums,
     border_of_the_operator_rule,
     rim_of_the_grid_sample_rule,
@@ -59,7 +60,7 @@ fn sizes() -> Vec<Sizes> {
         // More than one warp's worth of points, and channels that fill no vector.
         sizes(1, 2, 70, 1, &[(5, 8)], 5, 7),
         // More (point, camera) pairs than a block lists at a time, 512.
-        sizes(1, 2, 650, 2, &[(3, 4)], 2, 1),
+        sizes(1, 2, 70, 9, &[(3, 4)], 2, 1),
         // More channels than a tile has, 256: a group on both sides of the border, whole groups, a group of two tiles.
         sizes(2, 2, 3, 2, &[(3, 4)], 5, 57),
         sizes(1, 3, 3, 2, &[(4, 5), (2, 2)], 3, 128),
@@ -185,18 +186,19 @@ fn tiles_that_a_block_shares_match_the_exact_sums<T: Element>(subject: &Subject)
     }
 }
 
-/// A map of 65 by 64 tiles, of which the last row and column have one pixel across.
+/// A map of 129 by 129 tiles, of which the last row and column have one pixel across: so many that a warp of the gather has
+/// several.
 fn maps_of_many_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
-    let level = LevelShape { height: 129, width: 127 };
+    let level = LevelShape { height: 257, width: 257 };
     let layout = FeatureLayout::uniform(1, &[level]).expect("has pixels");
-    let shape = AggregationShape::new(layout, 1, 20, 10, 4, 1).expect("fit");
+    let shape = AggregationShape::new(layout, 2, 20, 10, 4, 1).expect("fit");
     let mut case = Case::random(shape, 8);
     for anchor in 0..5 {
-        // Left of the first column, between rows 63 and 64, which are in different tiles.
-        case.sampling_locations[[0, anchor, 0, 0, 0]] = 0.003;
-        case.sampling_locations[[0, anchor, 0, 0, 1]] = 64.0 / 129.0 + 0.0004 * anchor as f64;
+        // Left of the first column, between rows 127 and 128, which are in different tiles.
+        case.sampling_locations[[0, anchor, 0, 0, 0]] = 0.0015;
+        case.sampling_locations[[0, anchor, 0, 0, 1]] = 128.0 / 257.0 + 0.0002 * anchor as f64;
         // Right of the last column and below the last row.
-        case.sampling_locations.slice_mut(s![0, anchor, 1, 0, ..]).fill(0.997);
+        case.sampling_locations.slice_mut(s![0, anchor, 1, 0, ..]).fill(0.999);
     }
     assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
 }
@@ -242,6 +244,27 @@ fn marks_of_many_anchors_match_the_exact_sums<T: Element>(subject: &Subject) {
         }
         case.sampling_locations.slice_mut(s![0, -1, -1, 0, ..]).fill(0.3);
         assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
+    }
+}
+
+/// Few anchors of many points, which blocks share: three parts, of which the last has fewer points, and two. At last parts
+/// that have no shares, because with a single camera that sees all there is no memory for them.
+fn parts_of_anchors_match_the_exact_sums<T: Element>(subject: &Subject) {
+    let levels = [(20, 30), (6, 7)].map(|(height, width)| LevelShape { height, width });
+    for (anchors, points, cameras, channels, groups) in
+        [(2, 197, 2, 16, 2), (3, 130, 2, 264, 33), (1, 260, 1, 6, 2)]
+    {
+        let layout = FeatureLayout::uniform(cameras, &levels).expect("has pixels");
+        let shape =
+            AggregationShape::new(layout, 2, anchors, points, channels, groups).expect("sizes fit");
+        let mut case = Case::random(shape, 14);
+        if cameras == 1 {
+            case.sampling_locations.mapv_inplace(|x| f64::from(((x + 0.21) / 1.42) as f32));
+        }
+        case.sampling_locations.slice_mut(s![.., .., 100, .., 0]).fill(f64::NAN);
+        for rule in RULES {
+            assert_matches(&case.cast::<T>(), subject, rule);
+        }
     }
 }
 

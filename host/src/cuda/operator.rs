@@ -124,7 +124,8 @@ impl<T: GpuElement> Operator<T> {
         Self { algorithm, ..self }
     }
 
-    /// Bytes of workspace that [`forward`](Self::forward) needs.
+    /// Bytes of workspace that [`forward`](Self::forward) needs: none, but for few anchors of many points, which are cut into
+    /// parts for several blocks: 4 bytes for each channel of each part.
     #[must_use]
     pub fn forward_workspace_bytes(&self) -> usize {
         4 * kernels::forward_scratch::<T::Kernel>(&self.plan, self.algorithm)
@@ -132,13 +133,16 @@ impl<T: GpuElement> Operator<T> {
 
     /// Bytes of workspace that [`backward`](Self::backward) needs.
     ///
-    /// Where the feature gradient is gathered ([`Algorithm::Repeatable`], fp16 and bf16, anchors of 64 points or more): 16 bytes
-    /// for every 2 by 2 pixels and 96 anchors, whatever the number of channels, and for up to 4,096 anchors of a batch item
-    /// memory for what they count for at these pixels, `16 G` bytes each. That is one for every point and level, or 187 for
-    /// 1,000 samples if that is more (up to 220, where that takes at most 9 % of the gradient in fp32), but together no more
-    /// than the gradient would take in fp32.
+    /// Where the feature gradient is gathered ([`Algorithm::Repeatable`]; also otherwise for fp16 and bf16, anchors of 64 points
+    /// or more, and more than 2,048 anchors of 256 channels or more in groups of 32 or more): 16 bytes for every 2 by 2 pixels
+    /// and 96 anchors, whatever the number of channels, and for up to 4,096 anchors of a batch item 8 more for every 2 by 2
+    /// pixels, and memory for what anchors count for there, `16 G + 4` bytes each. That is one for every point and level, or
+    /// 170 for 1,000 samples if that is more (up to 220, where that takes at most 9 % of the gradient in fp32), but together no
+    /// more than the gradient would take in fp32. Anchors are [parts](Self::forward_workspace_bytes) of them, where they have
+    /// several.
     ///
-    /// Where it is added to memory: none for fp32, and for fp16 and bf16, when maps share pixels, an fp32 copy of it.
+    /// Where it is added to memory: none for fp32, and for fp16 and bf16, when maps share pixels or a batch item has more than
+    /// 4,096 anchors, an fp32 copy of it.
     #[must_use]
     pub fn backward_workspace_bytes(&self) -> usize {
         4 * kernels::backward_scratch::<T::Kernel>(&self.plan, self.algorithm)

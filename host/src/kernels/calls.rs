@@ -3,18 +3,21 @@
 use std::ptr;
 
 use kernels_gpu::args::{
-    BackwardArgs, Divisor, ForwardArgs, GatherArgs, Level, MarkArgs, Marks, NumberArgs, RoundArgs,
-    Shares,
+    AddPartsArgs, BackwardArgs, Divisor, ForwardArgs, GatherArgs, Level, MarkArgs, Marks,
+    NumberArgs, RoundArgs, Shares,
 };
-use kernels_gpu::{Entry, Kernels, MARK_TILES, NUMBER_SHARES};
+use kernels_gpu::{Entry, Kernels, MANY_POINTS, MARK_TILES, NUMBER_SHARES};
 
 use crate::algorithm::Algorithm;
 use crate::error::{Error, Result};
 use crate::kernels::numbering::Numbering;
 use crate::kernels::plan::{Launch, Plan};
 
-/// Points of an anchor from which on fp32 gradients are gathered as well.
-const MANY_POINTS: u32 = 64;
+/// Channels from which on a feature row is long.
+const LONG_ROW: u32 = 256;
+
+/// Channels from which on a weight group is large.
+const LARGE_GROUP: u32 = 32;
 
 /// Runs kernels, one after the other.
 pub(crate) trait Executor {
@@ -79,11 +82,13 @@ pub(crate) struct BackwardArrays<K> {
     pub(crate) scratch: *mut f32,
 }
 
-/// Words of scratch memory a forward call needs: where 16-bit outputs are summed with atomics.
+/// Words of scratch memory a forward call needs: for what parts of anchors add to the output, or where 16-bit outputs are
+/// summed with atomics.
 pub(crate) fn forward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> usize {
     match (K::ROUND, algorithm) {
+        (_, Algorithm::Fast | Algorithm::Repeatable) => plan.partials(),
         (Some(_), Algorithm::Naive) => plan.outputs,
-        _ => 0,
+        (None, Algorithm::Naive) => 0,
     }
 }
 
@@ -103,13 +108,20 @@ pub(crate) fn backward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) ->
 /// The numbering to gather the feature gradient with; `None` where it is added to memory.
 ///
 /// Adding needs an fp32 array, which for 16-bit gradients is scratch to be cleared and rounded: then the gather is
-/// the faster way. So it is for anchors of many points, which meet in the same pixels: they make few shares.
+/// the faster way. So it is for anchors of many points, which meet in the same pixels and make few shares, and for long rows
+/// of large groups, beside which a share is small, unless there are so few anchors that its launches take longer than what
+/// they save. With so many anchors that several share a mark there are no shares, and it has to look at too many samples.
 fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Numbering>> {
     match algorithm {
         Algorithm::Naive => Ok(None),
         Algorithm::Fast => {
-            let gathers = K::ROUND.is_some() || plan.sizes.points >= MANY_POINTS;
-            Ok(plan.numbering.as_ref().filter(|_| gathers))
+            let has_long_rows = plan.backward_is_wide::<K>()
+                && plan.sizes.channels >= LONG_ROW
+                && plan.sizes.channels_per_group() >= LARGE_GROUP;
+            let gathers = K::ROUND.is_some()
+                || plan.sizes.points >= MANY_POINTS
+                || has_long_rows && !plan.has_few_anchors();
+            Ok(plan.numbering.as_ref().filter(|numbering| gathers && numbering.shares > 0))
         }
         Algorithm::Repeatable => plan.numbering.as_ref().map(Some).ok_or(Error::NotRepeatable),
     }
@@ -131,19 +143,47 @@ pub(crate) unsafe fn forward<K: Kernels, E: Executor>(
         return Ok(());
     }
     let ForwardArrays { table: maps, features, locations, weights, output, scratch } = arrays;
-    let sizes = plan.sizes;
     match algorithm {
         Algorithm::Fast | Algorithm::Repeatable => {
             let wide = plan.forward_is_wide::<K>() && aligned(&[features.addr()]);
             let entry = if wide { K::FORWARD_WIDE } else { K::FORWARD_ANY };
-            let args = ForwardArgs { sizes, maps, features, locations, weights, output };
-            // SAFETY: the caller's promise.
-            unsafe { executor.launch(entry, plan.forward_launch(), args) }
+            let sizes = plan.forward_sizes(K::PER_VECTOR);
+            let launch = plan.forward_launch(&sizes);
+            let args = ForwardArgs {
+                sizes,
+                maps,
+                features,
+                locations,
+                weights,
+                output,
+                partials: scratch,
+            };
+            // SAFETY: the caller's promise; the scratch has room for the parts.
+            unsafe {
+                executor.launch(entry, launch, args)?;
+                if plan.partials() == 0 {
+                    return Ok(());
+                }
+                let args = AddPartsArgs {
+                    partials: scratch,
+                    output,
+                    parts: sizes.by_parts.value,
+                    channels: sizes.channels,
+                };
+                executor.launch(K::ADD_PARTS, plan.add_parts_launch(), args)
+            }
         }
         Algorithm::Naive => {
             let sums = Sums::new(scratch, output, plan.outputs);
-            let args =
-                ForwardArgs { sizes, maps, features, locations, weights, output: sums.target };
+            let args = ForwardArgs {
+                sizes: plan.sizes,
+                maps,
+                features,
+                locations,
+                weights,
+                output: sums.target,
+                partials: ptr::null_mut(),
+            };
             // SAFETY: the caller's promise.
             unsafe {
                 sums.clear(executor, "output")?;
@@ -327,13 +367,15 @@ unsafe fn launch_gather<K: Kernels, E: Executor>(
 ) -> Result<()> {
     let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
     let &BackwardArrays { weights, grad_output, grad_features, .. } = arrays;
+    let (blocks_at_a_time, step) = plan.gather_steps(numbering);
     let args = GatherArgs {
         sizes: plan.sizes,
         maps: arrays.table,
         tiles: arrays.table.wrapping_add(2 * maps).cast(),
         blocks: numbering.blocks,
         shared_blocks: numbering.shared_blocks,
-        blocks_at_a_time: plan.gather_blocks_at_a_time(numbering),
+        blocks_at_a_time,
+        step,
         by_batch: Divisor::new(plan.sizes.batch),
         marks: args.marks,
         shares: args.shares,

@@ -8,8 +8,8 @@ use crate::shape::AggregationShape;
 /// When every point is seen, the samples per tile from which on a block's warps share a tile.
 const SHARED_FROM: usize = 64;
 
-/// Up to so many anchors of a batch item each has a mark of its own, and with it shares.
-const MOST_ANCHORS: usize = 4096;
+/// Up to so many anchors of a batch item, or parts of them, each has a mark of its own, and with it shares.
+pub(super) const MOST_ANCHORS: usize = 4096;
 
 /// Marks of a tile when anchors share them.
 const MARKS: usize = 1024;
@@ -33,7 +33,7 @@ pub(crate) struct Numbering {
     pub(crate) tiles: u32,
     /// Vectors of marks of a tile.
     pub(crate) vectors_per_tile: u32,
-    /// Neighbouring anchors of a batch item that share a mark.
+    /// Neighbouring anchors of a batch item, or parts of them, that share a mark.
     pub(crate) anchors_per_mark: u32,
     /// Whether some feature rows belong to no map, so that no tile writes their gradient.
     pub(crate) has_gaps: bool,
@@ -68,9 +68,9 @@ impl Numbering {
         Self::TOTAL_WORDS + self.mark_words() + of_shares
     }
 
-    /// The numbering of a shape, for blocks of `warps` warps; `None` where maps share pixels, so that no tile has a
+    /// The numbering of a shape whose anchors have so many parts, for blocks of `warps` warps; `None` where maps share pixels, so that no tile has a
     /// pixel for itself, or where a number would not fit 32 bits.
-    pub(crate) fn new(shape: &AggregationShape, warps: u32) -> Option<Self> {
+    pub(crate) fn new(shape: &AggregationShape, parts: usize, warps: u32) -> Option<Self> {
         let layout = shape.layout();
         let (cameras, levels) = (layout.cameras(), layout.levels());
         if layout.has_shared_rows() {
@@ -113,9 +113,9 @@ impl Numbering {
         }
         let blocks = (rows.len() - cameras * levels) / warps as usize;
         fitting(blocks * shape.batch())?;
-        let anchors_per_mark =
-            if shape.anchors() <= MOST_ANCHORS { 1 } else { shape.anchors().div_ceil(MARKS) };
-        let marks = shape.anchors().div_ceil(anchors_per_mark);
+        let anchors = shape.anchors() * parts;
+        let anchors_per_mark = if anchors <= MOST_ANCHORS { 1 } else { anchors.div_ceil(MARKS) };
+        let marks = anchors.div_ceil(anchors_per_mark);
         let vectors_per_tile = marks.div_ceil(MARKS_PER_VECTOR as usize);
         Some(Self {
             rows,
@@ -165,7 +165,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn numbering(layout: FeatureLayout, points: usize) -> Option<Numbering> {
-        Numbering::new(&AggregationShape::new(layout, 2, 3, points, 8, 1).unwrap(), 8)
+        Numbering::new(&AggregationShape::new(layout, 2, 3, points, 8, 1).unwrap(), 1, 8)
     }
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
         let marks = |anchors, cameras| {
             let layout = FeatureLayout::uniform(cameras, &levels).unwrap();
             let shape = AggregationShape::new(layout, 2, anchors, 3, 8, 1).unwrap();
-            let numbering = Numbering::new(&shape, 8).unwrap();
+            let numbering = Numbering::new(&shape, 1, 8).unwrap();
             (numbering.vectors_per_tile, numbering.anchors_per_mark, numbering.shares)
         };
         assert_eq!(marks(0, 1), (0, 1, 0));
@@ -213,7 +213,7 @@ mod tests {
         let shares = |cameras, groups| {
             let layout = FeatureLayout::uniform(cameras, &levels).unwrap();
             let shape = AggregationShape::new(layout, 2, 900, 13, 256, groups).unwrap();
-            Numbering::new(&shape, 4).unwrap().shares as usize
+            Numbering::new(&shape, 1, 4).unwrap().shares as usize
         };
         let (seen_by_one, gradient) = (2 * 900 * 13 * 2, 2 * (64 * 176 + 32 * 88) * 256);
         assert_eq!(shares(1, 8), seen_by_one);
@@ -235,25 +235,36 @@ mod tests {
     }
 
     impl OnRig {
-        /// `height` and `width` are those of the finest of four levels.
-        fn new(cameras: usize, [height, width]: [usize; 2], anchors: usize, points: usize) -> Self {
+        /// `height` and `width` are those of the finest of four levels; an anchor has as many parts.
+        fn new(
+            cameras: usize,
+            [height, width]: [usize; 2],
+            anchors: usize,
+            points: usize,
+            parts: usize,
+        ) -> Self {
             let levels = [0, 1, 2, 3]
                 .map(|level| LevelShape { height: height >> level, width: width >> level });
             let layout = FeatureLayout::uniform(cameras, &levels).unwrap();
             let shape = AggregationShape::new(layout, 1, anchors, points, 256, 8).unwrap();
-            let numbering = Numbering::new(&shape, 4).unwrap();
+            let numbering = Numbering::new(&shape, parts, 4).unwrap();
             let scene = Scene::random(cameras, anchors, points, &mut ChaCha8Rng::seed_from_u64(1));
             let (mut samples, mut touched) = (0, HashSet::new());
             for (anchor, points) in scene.key_points.iter().enumerate() {
-                for (map, &point) in
-                    (0..cameras * 4).flat_map(|map| points.iter().map(move |point| (map, point)))
+                let of_part = points.len().div_ceil(parts);
+                for (map, (number, &point)) in (0..cameras * 4)
+                    .flat_map(|map| points.iter().enumerate().map(move |point| (map, point)))
                 {
                     let (seen, size) = (scene.cameras[map / 4].project(point), levels[map % 4]);
                     let corners = corners::<f64, f64>(BorderRule::Operator, size, [seen.x, seen.y]);
                     samples += usize::from(seen.is_inside());
                     touched.extend(corners.iter().flatten().map(|corner| {
                         let place = [corner.pixel / size.width, corner.pixel % size.width];
-                        (map, place.map(|side| side / TILE_SIDE as usize), anchor)
+                        (
+                            map,
+                            place.map(|side| side / TILE_SIDE as usize),
+                            [anchor, number / of_part],
+                        )
                     }));
                 }
             }
@@ -267,10 +278,10 @@ mod tests {
     #[test]
     fn there_is_memory_for_the_shares_of_driving_data() {
         // Sparse4D v3 in training, SparseDrive's map head, Sparse4D with images of 512 x 1408, and twelve cameras.
-        let denoising = OnRig::new(6, [64, 176], 1220, 13);
-        let lines = OnRig::new(6, [64, 176], 100, 300);
-        let large = OnRig::new(6, [128, 352], 900, 13);
-        let many_cameras = OnRig::new(12, [128, 352], 2180, 13);
+        let denoising = OnRig::new(6, [64, 176], 1220, 13, 1);
+        let lines = OnRig::new(6, [64, 176], 100, 300, 3);
+        let large = OnRig::new(6, [128, 352], 900, 13, 1);
+        let many_cameras = OnRig::new(12, [128, 352], 2180, 13, 1);
         for OnRig { shares, room, .. } in [&denoising, &lines, &large, &many_cameras] {
             assert!(shares * 105 / 100 <= *room, "{shares} of {room}");
         }
@@ -278,6 +289,17 @@ mod tests {
         assert!((0.62..0.72).contains(&per_sample(&denoising)), "{}", per_sample(&denoising));
         assert!((1.0..1.1).contains(&per_sample(&many_cameras)), "{}", per_sample(&many_cameras));
         assert!((0.28..0.38).contains(&denoising.touched), "{}", denoising.touched);
+    }
+
+    #[test]
+    fn all_takes_at_most_fifteen_hundredths_of_the_gradient_in_training() {
+        let levels =
+            [0, 1, 2, 3].map(|level| LevelShape { height: 64 >> level, width: 176 >> level });
+        let layout = FeatureLayout::uniform(6, &levels).unwrap();
+        let gradient = 6 * layout.num_feat() * 256;
+        let shape = AggregationShape::new(layout, 6, 1220, 13, 256, 8).unwrap();
+        let words = Numbering::new(&shape, 1, 4).unwrap().words(8);
+        assert!(words * 100 <= gradient * 15, "{words} of {gradient}");
     }
 
     #[test]

@@ -2,23 +2,30 @@
 
 use kernels_gpu::args::{Divisor, Sizes, rule};
 use kernels_gpu::{
-    CHANNELS_PER_LANE, Kernels, MARK_THREADS, MAX_GROUPS, WARP_LANES, WindowSizes,
+    CHANNELS_PER_LANE, Kernels, MANY_POINTS, MARK_THREADS, MAX_GROUPS, WARP_LANES, WindowSizes,
     backward_shared_bytes, forward_shared_bytes, gather_shared_bytes, number_shared_bytes,
 };
 
 use crate::error::{Error, Result};
-use crate::kernels::numbering::Numbering;
+use crate::kernels::numbering::{MOST_ANCHORS, Numbering};
 use crate::rule::BorderRule;
 use crate::shape::AggregationShape;
 
-/// Warps of a block of the forward kernels.
+/// Warps of a block with much to do.
 const WARPS: u32 = 8;
 
-/// Warps of a block of the kernels that take many registers, of which smaller blocks leave fewer unused: backward and
-/// gather.
+/// Warps of a block with little to do, and of the kernels that take many registers, of which smaller blocks leave fewer
+/// unused: backward and gather.
 const SMALL_WARPS: u32 = 4;
 
-/// Up to so many anchors the blocks of backward are the larger ones: there are too few to fill a GPU otherwise.
+/// Blocks that keep a GPU busy: where there are fewer anchors, those of many points are cut into parts.
+const BUSY: usize = 2048;
+
+/// Fewest points of a part, so that its work is large beside what each block has to do.
+const POINTS_OF_PART: usize = 64;
+
+/// Up to so many anchors of the batch they are few. The blocks of backward are the larger ones then: there are too few to
+/// fill a GPU otherwise.
 const FEW_ANCHORS: u32 = 2048;
 
 /// Most blocks for each batch item of the kernel that marks tiles.
@@ -101,6 +108,7 @@ impl Plan {
             }
         }
         let channels = shape.embed_dims() as u32;
+        let parts = parts(shape);
         let sizes = Sizes {
             rows: layout.num_feat() as u64,
             batch: shape.batch() as u32,
@@ -118,12 +126,14 @@ impl Plan {
             shared_rows: u32::from(layout.has_shared_rows()),
             by_anchors: Divisor::new(shape.anchors() as u32),
             by_points: Divisor::new(shape.points() as u32),
+            by_parts: Divisor::new(parts as u32),
+            by_part: Divisor::new(shape.points().div_ceil(parts) as u32),
             by_cameras: Divisor::new(cameras as u32),
             by_levels: Divisor::new(levels as u32),
             by_groups: Divisor::new(shape.groups() as u32),
             by_group: Divisor::new(channels / shape.groups() as u32),
         };
-        let numbering = Numbering::new(shape, SMALL_WARPS);
+        let numbering = Numbering::new(shape, parts, SMALL_WARPS);
         if let Some(numbering) = &numbering {
             table.extend(&numbering.rows);
         }
@@ -141,6 +151,24 @@ impl Plan {
     /// Whether there is an anchor at all; with none there is no output to write.
     pub(crate) fn has_anchors(&self) -> bool {
         self.sizes.batch > 0 && self.sizes.anchors > 0
+    }
+
+    /// Whether there are few anchors.
+    pub(super) fn has_few_anchors(&self) -> bool {
+        self.sizes.batch * self.sizes.anchors <= FEW_ANCHORS
+    }
+
+    /// Blocks of the kernels that have one for each part of each anchor.
+    fn part_blocks(&self) -> u32 {
+        self.sizes.batch * self.sizes.anchors * self.sizes.by_parts.value
+    }
+
+    /// Words of what the parts of anchors add to the output: none where each has one.
+    pub(super) fn partials(&self) -> usize {
+        match self.sizes.by_parts.value {
+            1 => 0,
+            parts => self.outputs * parts as usize,
+        }
     }
 
     /// Channels of a tile.
@@ -167,20 +195,37 @@ impl Plan {
         WindowSizes::new(self.sizes.groups)
     }
 
-    /// One block per anchor and tile.
-    pub(crate) fn forward_launch(&self) -> Launch {
-        let anchors = self.sizes.batch * self.sizes.anchors;
-        let grid = (anchors, self.sizes.channels.div_ceil(self.tile()));
-        Self::block_launch(grid, WARPS, forward_shared_bytes(WARPS))
+    /// The sizes as the forward kernels see them, for elements of so many to a vector.
+    ///
+    /// A block reads the same rows again and again, and is the faster the more of them stay in the first-level cache. So
+    /// blocks with much to read, because elements are fp32 or points many, have half of the channels each.
+    pub(crate) fn forward_sizes(&self, per_vector: u32) -> Sizes {
+        let is_large = per_vector <= 4 || self.sizes.points >= MANY_POINTS;
+        let most = if is_large { WARP_LANES / 2 } else { WARP_LANES };
+        Sizes { lanes: self.sizes.lanes.min(most), ..self.sizes }
     }
 
-    /// One block per anchor, of the `wide` kernels or of those for any size.
+    /// One block per part of an anchor and tile, for the [`forward_sizes`](Self::forward_sizes).
+    pub(crate) fn forward_launch(&self, sizes: &Sizes) -> Launch {
+        let tiles = sizes.channels.div_ceil(sizes.lanes * CHANNELS_PER_LANE);
+        let grid = (self.part_blocks(), tiles);
+        let warps = if sizes.points >= MANY_POINTS { WARPS } else { SMALL_WARPS };
+        Self::block_launch(grid, warps, forward_shared_bytes(warps))
+    }
+
+    /// One block per anchor.
+    pub(crate) fn add_parts_launch(&self) -> Launch {
+        let grid = (self.sizes.batch * self.sizes.anchors, 1);
+        Launch { grid, threads: THREADS_PER_ITEM_BLOCK, shared_bytes: 0 }
+    }
+
+    /// One block per part of an anchor, of the `wide` kernels or of those for any size.
     pub(crate) fn backward_launch(&self, wide: bool) -> Launch {
-        let anchors = self.sizes.batch * self.sizes.anchors;
-        let warps = if wide && anchors <= FEW_ANCHORS { WARPS } else { SMALL_WARPS };
+        let blocks = self.part_blocks();
+        let warps = if wide && blocks <= FEW_ANCHORS { WARPS } else { SMALL_WARPS };
         let scratch_warps = if wide { 0 } else { warps };
         let bytes = backward_shared_bytes(self.backward_window(), self.sizes.groups, scratch_warps);
-        Self::block_launch((anchors, 1), warps, bytes)
+        Self::block_launch((blocks, 1), warps, bytes)
     }
 
     /// A thread for each pair, or several pairs.
@@ -207,18 +252,18 @@ impl Plan {
         Launch { grid: (blocks, 1), threads: MARK_THREADS, shared_bytes }
     }
 
-    /// How many blocks of work, besides those whose warps share a tile, a block of the gather takes: as many as leave enough
-    /// blocks to fill a GPU some times over.
-    pub(crate) fn gather_blocks_at_a_time(&self, numbering: &Numbering) -> u32 {
-        let others = (numbering.blocks - numbering.shared_blocks) * self.sizes.batch;
-        (others / ENOUGH_BLOCKS).clamp(1, MOST_BLOCKS_AT_A_TIME)
+    /// How many blocks of work, besides those whose warps share a tile, a block of the gather takes, as many as leave enough
+    /// blocks to fill a GPU some times over, and how far apart they are: as many blocks there are for each batch item.
+    pub(crate) fn gather_steps(&self, numbering: &Numbering) -> (u32, u32) {
+        let others = numbering.blocks - numbering.shared_blocks;
+        let at_a_time = (others * self.sizes.batch / ENOUGH_BLOCKS).clamp(1, MOST_BLOCKS_AT_A_TIME);
+        (at_a_time, others.div_ceil(at_a_time))
     }
 
     /// The blocks of work one by one where their warps share a tile, then several at a time.
     pub(crate) fn gather_launch(&self, numbering: &Numbering) -> Launch {
-        let others = numbering.blocks - numbering.shared_blocks;
-        let others = others.div_ceil(self.gather_blocks_at_a_time(numbering));
-        self.launch_gather((numbering.shared_blocks + others) * self.sizes.batch)
+        let (_, step) = self.gather_steps(numbering);
+        self.launch_gather((numbering.shared_blocks + step) * self.sizes.batch)
     }
 
     /// A block for each block of work; but where shares may make the launch superfluous, no more blocks than run at once,
@@ -255,6 +300,17 @@ impl Plan {
     }
 }
 
+/// Parts into which the points of each anchor are cut: as many as keep a GPU busy, if there are points enough for them.
+fn parts(shape: &AggregationShape) -> usize {
+    let anchors = (shape.batch() * shape.anchors()).max(1);
+    let wanted = if anchors < BUSY { BUSY.div_ceil(anchors) } else { 1 };
+    // Each part has a mark of its own, as an anchor of its own would.
+    let most = (MOST_ANCHORS / shape.anchors().max(1)).min(shape.points() / POINTS_OF_PART).max(1);
+    let points = shape.points().div_ceil(wanted.min(most)).max(1);
+    // None without a point, however they are rounded.
+    shape.points().div_ceil(points).max(1)
+}
+
 /// An error unless `actual` is at most `limit`.
 pub(super) fn within(argument: &'static str, actual: usize, limit: usize) -> Result<()> {
     if actual > limit {
@@ -279,6 +335,24 @@ mod tests {
     fn a_worker_is_as_wide_as_the_channels_need() {
         let lanes = |channels| plan(1, 1, channels, 1).unwrap().sizes.lanes;
         assert_eq!([1, 8, 9, 24, 64, 129, 256, 1024].map(lanes), [1, 1, 2, 4, 8, 32, 32, 32]);
+    }
+
+    #[test]
+    fn few_anchors_of_many_points_are_cut_into_parts_none_of_which_is_empty() {
+        let parts = |anchors, points| {
+            let Divisor { value, .. } = plan(anchors, points, 8, 1).unwrap().sizes.by_parts;
+            let of_part = plan(anchors, points, 8, 1).unwrap().sizes.by_part.value;
+            assert!((value - 1) * of_part < (points as u32).max(1), "{anchors} x {points}");
+            (value, of_part)
+        };
+        assert_eq!(parts(1, 13), (1, 13));
+        assert_eq!(parts(1, 127), (1, 127));
+        assert_eq!(parts(1, 129), (2, 65));
+        assert_eq!(parts(1, 100_000), (1539, 65));
+        assert_eq!(parts(800, 300), (3, 100));
+        assert_eq!(parts(2047, 1000), (2, 500));
+        assert_eq!(parts(2048, 1000), (1, 1000));
+        assert_eq!(parts(1, 0), (1, 1));
     }
 
     #[test]

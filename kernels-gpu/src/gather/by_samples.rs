@@ -160,7 +160,7 @@ impl<'a, T: Storage> Gather<'a, T> {
     unsafe fn add_anchors<C: Channels<T>>(&self, chosen: u32, mark: u32, sums: &mut Sums) {
         let sizes = &self.args.sizes;
         let anchors = self.args.marks.by_anchors.value;
-        let points = anchors * sizes.points;
+        let points = anchors * sizes.by_part.value;
         // The lanes look at the points of as many marks at a time as they can.
         let lanes = points.next_power_of_two().min(WARP_LANES);
         let shift = lanes.trailing_zeros();
@@ -177,11 +177,13 @@ impl<'a, T: Storage> Gather<'a, T> {
             // SAFETY: all lanes of the warp are here, also below: `left` is the same for all of them.
             unsafe {
                 let (mark, _) = warp::warp_shuffle_idx(WARP, mark, from.unwrap_or(0), WARP_LANES);
-                let end = ((mark + 1) * anchors).min(sizes.anchors) * sizes.points;
+                let all = sizes.anchors * sizes.by_parts.value;
+                let begin = sizes.first_point(mark * anchors);
+                let end = sizes.first_point(((mark + 1) * anchors).min(all));
                 let end = from.map_or(0, |_| end);
                 let mut first = 0;
                 while first < points {
-                    self.add_points::<C>(mark * points + first + lane, end, sums);
+                    self.add_points::<C>(begin + first + lane, end, sums);
                     first += lanes;
                 }
             }

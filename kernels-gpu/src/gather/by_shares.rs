@@ -82,8 +82,8 @@ impl Listed {
 
 /// The gather where there are shares.
 ///
-/// Grid: along x, for each batch item, a block for each block of work whose warps share a tile, then one for every
-/// `blocks_at_a_time` others; along y the channel tiles. Block: whole warps. Shared memory:
+/// Grid: along x, for each batch item, a block for each block of work whose warps share a tile, then `step` blocks for the
+/// others; along y the channel tiles. Block: whole warps. Shared memory:
 /// [`gather_shared_bytes`](crate::gather_shared_bytes).
 ///
 /// # Safety
@@ -103,8 +103,7 @@ pub(crate) unsafe fn gather<T: Storage, C: Channels<T>>(args: GatherArgs<T>) {
         if block < args.shared_blocks {
             gather.take_shared_tile::<C>(block);
         } else {
-            let others = block - args.shared_blocks;
-            gather.take_tiles::<C>(args.shared_blocks + others * args.blocks_at_a_time);
+            gather.take_tiles::<C>(block);
         }
     }
 }
@@ -145,7 +144,8 @@ impl<'a, T: Storage> Gather<'a, T> {
         }
     }
 
-    /// Does the warp's tiles of some blocks of work, from `block` on.
+    /// Does the warp's tiles of the blocks of work `block`, `block + step`, …: from maps of every size, so that warps that
+    /// wait for shares run beside warps that write zeros.
     ///
     /// # Safety
     ///
@@ -156,8 +156,8 @@ impl<'a, T: Storage> Gather<'a, T> {
         let lane = self.place.warp_lane;
         // SAFETY: all lanes of the warp are here: the loop runs as often for each. Ranges are the tiles'.
         unsafe {
-            let past = if lane < tiles { block + lane } else { self.args.blocks };
-            let listed = Listed::new(self.args, self.place, self.item, past);
+            let number = if lane < tiles { block + lane * self.args.step } else { self.args.blocks };
+            let listed = Listed::new(self.args, self.place, self.item, number);
             let mut this = listed.of_lane(0);
             let mut owners = self.owners(this.shares);
             let mut turn = 0;
@@ -244,7 +244,8 @@ impl<'a, T: Storage> Gather<'a, T> {
             // SAFETY: all lanes of the warp are here. The anchor's row of output gradients, and a group of its share.
             unsafe {
                 let owner = warp::warp_shuffle_idx(WARP, owners, from, WARP_LANES).0;
-                let anchor = self.item as usize * sizes.anchors as usize + owner as usize;
+                let anchor = sizes.by_parts.quotient(owner);
+                let anchor = self.item as usize * sizes.anchors as usize + anchor as usize;
                 upstream[turn] = C::fetch_row(gradients, anchor * row_bytes, self.target.channels);
                 upto8(C::SLOTS, |slot| {
                     let pixels = self.args.shares.pixels(sizes, first + from, self.groups[slot]);
