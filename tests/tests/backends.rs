@@ -186,21 +186,26 @@ fn tiles_that_a_block_shares_match_the_exact_sums<T: Element>(subject: &Subject)
     }
 }
 
-/// A map of 129 by 129 tiles, of which the last row and column have one pixel across: so many that a warp of the gather has
-/// several.
+/// Maps of many tiles, of which the last row and column have one pixel across: 65 by 65 with more shares than fit, and 129
+/// by 129 with few, so many that a warp of the gather has several.
 fn maps_of_many_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
-    let level = LevelShape { height: 257, width: 257 };
-    let layout = FeatureLayout::uniform(1, &[level]).expect("has pixels");
-    let shape = AggregationShape::new(layout, 2, 20, 10, 4, 1).expect("fit");
-    let mut case = Case::random(shape, 8);
-    for anchor in 0..5 {
-        // Left of the first column, between rows 127 and 128, which are in different tiles.
-        case.sampling_locations[[0, anchor, 0, 0, 0]] = 0.0015;
-        case.sampling_locations[[0, anchor, 0, 0, 1]] = 128.0 / 257.0 + 0.0002 * anchor as f64;
-        // Right of the last column and below the last row.
-        case.sampling_locations.slice_mut(s![0, anchor, 1, 0, ..]).fill(0.999);
+    for (side, batch, seen) in [(129_u16, 1, 10), (257, 2, 3)] {
+        let level = LevelShape { height: side.into(), width: side.into() };
+        let layout = FeatureLayout::uniform(1, &[level]).expect("has pixels");
+        let shape = AggregationShape::new(layout, batch, 20, 10, 4, 1).expect("fit");
+        let mut case = Case::random(shape, 8);
+        case.sampling_locations.slice_mut(s![.., .., seen.., .., ..]).fill(-1.0);
+        for anchor in 0..5 {
+            // Left of the first column, between two rows that are in different tiles.
+            let middle = f64::from(side / 2) / f64::from(side);
+            case.sampling_locations[[0, anchor, 0, 0, 0]] = 0.3 / f64::from(side);
+            case.sampling_locations[[0, anchor, 0, 0, 1]] = middle + 0.0002 * anchor as f64;
+            // Right of the last column and below the last row.
+            let end = 1.0 - 0.3 / f64::from(side);
+            case.sampling_locations.slice_mut(s![0, anchor, 1, 0, ..]).fill(end);
+        }
+        assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
     }
-    assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
 }
 
 /// 36 maps, in three sizes: some of their tiles are a warp's, some a block's.
@@ -227,11 +232,11 @@ fn shares_without_room_match_the_exact_sums<T: Element>(subject: &Subject) {
     }
 }
 
-/// Marks of several words, of several vectors, of more vectors than a warp has lanes, and at last those of five anchors
-/// each, which have no shares.
+/// Marks of several words, of several vectors, of more vectors than a warp has lanes, with few shares and with more than fit,
+/// and at last those of five anchors each, which have no shares.
 fn marks_of_many_anchors_match_the_exact_sums<T: Element>(subject: &Subject) {
     let levels = [(2, 3), (20, 30)].map(|(height, width)| LevelShape { height, width });
-    for (anchors, points, every) in [(230, 2, 3), (3200, 1, 29), (4099, 7, 97)] {
+    for (anchors, points, every) in [(230, 2, 3), (3200, 1, 29), (3200, 1, 1), (4099, 7, 97)] {
         let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
         let shape = AggregationShape::new(layout, 1, anchors, points, 2, 1).expect("fit");
         let mut case = Case::random(shape, 9);

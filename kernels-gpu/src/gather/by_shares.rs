@@ -162,7 +162,8 @@ impl<'a, T: Storage> Gather<'a, T> {
             let mut owners = self.owners(this.shares);
             let mut turn = 0;
             while turn < tiles {
-                // Behind the last tile the first is looked at again.
+                // The lane behind those of the tiles has one without shares; behind the last lane the first is asked again, and
+                // not used.
                 let next = listed.of_lane((turn + 1) % WARP_LANES);
                 let owners_of_next = self.owners(next.shares);
                 let mut sums = NO_SUMS;
