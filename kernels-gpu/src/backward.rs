@@ -10,6 +10,7 @@
 
 use crate::args::{BackwardArgs, Sizes};
 use crate::block::{Place, WARP};
+use crate::channels::Channels;
 use crate::group_sums::{self, GroupSums, Numbers, sum_over_lanes};
 use crate::limits::{CHANNELS_PER_LANE, PAIRS_AT_A_TIME, window_words};
 use crate::memory::{self, SharedWords};
@@ -23,7 +24,7 @@ use crate::visible::{Visible, is_visible};
 use cuda_std::GpuFloat;
 use cuda_std::{thread, warp};
 
-/// The backward kernel for one element type and one way to deal out channels.
+/// The backward kernel for one element type, one way to deal out channels and one to add them up.
 ///
 /// Grid: `B * A * parts`. Block: whole warps. Shared memory:
 /// [`backward_shared_bytes`](crate::backward_shared_bytes).
@@ -32,7 +33,7 @@ use cuda_std::{thread, warp};
 ///
 /// The pointers of `args` are valid as it says, for the sizes it gives.
 #[inline(always)]
-pub(crate) unsafe fn backward<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
+pub(crate) unsafe fn backward<T: Storage, C: Channels<T>, S: GroupSums<T, C>, const SCATTER: bool>(
     args: BackwardArgs<T>,
 ) {
     let sizes = &args.sizes;
@@ -57,7 +58,7 @@ pub(crate) unsafe fn backward<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
     unsafe {
         let place = Place::new(sizes);
         clear(&args, place, part);
-        differentiate::<T, C, SCATTER>(&args, place, &anchor);
+        differentiate::<T, C, S, SCATTER>(&args, place, &anchor);
     }
 }
 
@@ -100,7 +101,7 @@ unsafe fn clear<T>(args: &BackwardArgs<T>, place: Place, part: Part) {
 ///
 /// The whole block makes the call, after [`clear`]; the arrays of `args` and `anchor` are valid.
 #[inline(always)]
-unsafe fn differentiate<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
+unsafe fn differentiate<T: Storage, C: Channels<T>, S: GroupSums<T, C>, const SCATTER: bool>(
     args: &BackwardArgs<T>,
     place: Place,
     anchor: &Anchor<T>,
@@ -119,7 +120,7 @@ unsafe fn differentiate<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
             });
             let (mut start, end) = (0, seen * sizes.levels);
             while start < end {
-                start = take_window::<T, C, SCATTER>(args, anchor, &window, start, end, earlier);
+                start = take_window::<T, C, S, SCATTER>(args, anchor, &window, start, end, earlier);
                 earlier = true;
             }
         }
@@ -134,7 +135,7 @@ unsafe fn differentiate<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
 ///
 /// The whole block makes the call. The list of visible pairs is complete, and nobody uses the window.
 #[inline(always)]
-unsafe fn take_window<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
+unsafe fn take_window<T: Storage, C: Channels<T>, S: GroupSums<T, C>, const SCATTER: bool>(
     args: &BackwardArgs<T>,
     anchor: &Anchor<T>,
     window: &Window,
@@ -175,15 +176,15 @@ unsafe fn take_window<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
             shares::leave(args, Place::again(sizes), number, window, known, earlier);
             thread::sync_threads();
         }
-        if C::WHOLE_GROUPS {
-            take_rows::<T, C, SCATTER, true>(args, anchor, window, known);
+        if S::WHOLE_GROUPS {
+            take_rows::<T, C, S, SCATTER, true>(args, anchor, window, known);
         } else {
             // The table has to keep all weights until the last tile of a row is added.
             if SCATTER {
-                take_rows::<T, C, true, false>(args, anchor, window, known);
+                take_rows::<T, C, S, true, false>(args, anchor, window, known);
                 thread::sync_threads();
             }
-            take_rows::<T, C, false, true>(args, anchor, window, known);
+            take_rows::<T, C, S, false, true>(args, anchor, window, known);
         }
         thread::sync_threads();
         sample_gradients(sizes, Place::again(sizes), anchor, window, run);
@@ -200,10 +201,16 @@ unsafe fn take_window<T: Storage, C: GroupSums<T>, const SCATTER: bool>(
 ///
 /// # Safety
 ///
-/// The whole block makes the call; the window has `known` rows, all in the features. Both at once need a way to deal out
-/// channels of which a tile has whole groups.
+/// The whole block makes the call; the window has `known` rows, all in the features. Both at once need a tile
+/// to have whole groups.
 #[inline(always)]
-unsafe fn take_rows<T: Storage, C: GroupSums<T>, const ADD: bool, const MULTIPLY: bool>(
+unsafe fn take_rows<
+    T: Storage,
+    C: Channels<T>,
+    S: GroupSums<T, C>,
+    const ADD: bool,
+    const MULTIPLY: bool,
+>(
     args: &BackwardArgs<T>,
     anchor: &Anchor<T>,
     window: &Window,
@@ -234,7 +241,7 @@ unsafe fn take_rows<T: Storage, C: GroupSums<T>, const ADD: bool, const MULTIPLY
             });
             let mut pixels = [[0.0; CHANNELS_PER_LANE as usize]; 4];
             if MULTIPLY {
-                upto8(C::ROWS, |index| {
+                upto8(S::ROWS, |index| {
                     // SAFETY: a row of the features.
                     pixels[index] = unsafe {
                         C::load_row(anchor.features, rows[index] * bytes(size_of::<T>()), part.tile)
@@ -242,7 +249,7 @@ unsafe fn take_rows<T: Storage, C: GroupSums<T>, const ADD: bool, const MULTIPLY
                 });
             }
             if ADD {
-                upto8(C::ROWS, |index| {
+                upto8(S::ROWS, |index| {
                     let number = numbers.get(index as u32);
                     if number < known {
                         let mut values = part.upstream;
@@ -266,10 +273,10 @@ unsafe fn take_rows<T: Storage, C: GroupSums<T>, const ADD: bool, const MULTIPLY
                         warp::sync_warp(WARP);
                     }
                     let size = sizes.channels_per_group();
-                    C::add_up(&pixels, table, &numbers, &part, size, scratch);
+                    S::add_up(&pixels, table, &numbers, &part, size, scratch);
                 }
             }
-            begin += C::ROWS as u32 * workers;
+            begin += S::ROWS as u32 * workers;
         }
         tile += 1;
     }

@@ -10,6 +10,7 @@ use crate::{
     channels::{Any, Wide},
     forward::forward,
     gather::{gather, gather_samples},
+    group_sums::{ByLanes, ByMemory},
     marks::mark,
     naive,
     parts::add_parts,
@@ -62,6 +63,8 @@ pub trait Kernels: Copy + Sized + 'static {
     /// Gradients of locations and weights, 16 bytes at a time. The vectors of a group must be a power of two, and a group must
     /// fit the tile of `lanes` lanes.
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>>;
+    /// Gradients of locations and weights, 16 bytes at a time, groups of any number of vectors.
+    const BACKWARD_UNEVEN: Entry<BackwardArgs<Self>>;
     /// Gradients of locations and weights, any number of channels and groups.
     const BACKWARD_ANY: Entry<BackwardArgs<Self>>;
     /// Gradient of the features by ownership, from shares that fit, 16 bytes at a time; as for forward.
@@ -74,6 +77,8 @@ pub trait Kernels: Copy + Sized + 'static {
     const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>>;
     /// All three gradients in one, where maps share pixels; otherwise as `BACKWARD_WIDE`.
     const SCATTER_WIDE: Entry<BackwardArgs<Self>>;
+    /// All three gradients in one, where maps share pixels; otherwise as `BACKWARD_UNEVEN`.
+    const SCATTER_UNEVEN: Entry<BackwardArgs<Self>>;
     /// All three gradients in one, where maps share pixels, any number of channels and groups.
     const SCATTER_ANY: Entry<BackwardArgs<Self>>;
     /// The published forward algorithm.
@@ -126,28 +131,34 @@ entries! {
     forward_any_f32(ForwardArgs<f32>) = forward::<f32, Any>;
     forward_any_f16(ForwardArgs<F16>) = forward::<F16, Any>;
     forward_any_bf16(ForwardArgs<Bf16>) = forward::<Bf16, Any>;
-    backward_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, false>;
-    scatter_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, true>;
+    backward_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, ByLanes, false>;
+    backward_uneven_f32(BackwardArgs<f32>) = backward::<f32, Wide, ByMemory, false>;
+    scatter_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, ByLanes, true>;
+    scatter_uneven_f32(BackwardArgs<f32>) = backward::<f32, Wide, ByMemory, true>;
     gather_wide_f32(GatherArgs<f32>) = gather::<f32, Wide>;
     gather_samples_wide_f32(GatherArgs<f32>) = gather_samples::<f32, Wide>;
-    backward_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, false>;
-    scatter_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, true>;
+    backward_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, ByLanes, false>;
+    backward_uneven_f16(BackwardArgs<F16>) = backward::<F16, Wide, ByMemory, false>;
+    scatter_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, ByLanes, true>;
+    scatter_uneven_f16(BackwardArgs<F16>) = backward::<F16, Wide, ByMemory, true>;
     gather_wide_f16(GatherArgs<F16>) = gather::<F16, Wide>;
     gather_samples_wide_f16(GatherArgs<F16>) = gather_samples::<F16, Wide>;
-    backward_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, false>;
-    scatter_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, true>;
+    backward_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, ByLanes, false>;
+    backward_uneven_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, ByMemory, false>;
+    scatter_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, ByLanes, true>;
+    scatter_uneven_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, ByMemory, true>;
     gather_wide_bf16(GatherArgs<Bf16>) = gather::<Bf16, Wide>;
     gather_samples_wide_bf16(GatherArgs<Bf16>) = gather_samples::<Bf16, Wide>;
-    backward_any_f32(BackwardArgs<f32>) = backward::<f32, Any, false>;
-    scatter_any_f32(BackwardArgs<f32>) = backward::<f32, Any, true>;
+    backward_any_f32(BackwardArgs<f32>) = backward::<f32, Any, ByMemory, false>;
+    scatter_any_f32(BackwardArgs<f32>) = backward::<f32, Any, ByMemory, true>;
     gather_any_f32(GatherArgs<f32>) = gather::<f32, Any>;
     gather_samples_any_f32(GatherArgs<f32>) = gather_samples::<f32, Any>;
-    backward_any_f16(BackwardArgs<F16>) = backward::<F16, Any, false>;
-    scatter_any_f16(BackwardArgs<F16>) = backward::<F16, Any, true>;
+    backward_any_f16(BackwardArgs<F16>) = backward::<F16, Any, ByMemory, false>;
+    scatter_any_f16(BackwardArgs<F16>) = backward::<F16, Any, ByMemory, true>;
     gather_any_f16(GatherArgs<F16>) = gather::<F16, Any>;
     gather_samples_any_f16(GatherArgs<F16>) = gather_samples::<F16, Any>;
-    backward_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, false>;
-    scatter_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, true>;
+    backward_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, ByMemory, false>;
+    scatter_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, ByMemory, true>;
     gather_any_bf16(GatherArgs<Bf16>) = gather::<Bf16, Any>;
     gather_samples_any_bf16(GatherArgs<Bf16>) = gather_samples::<Bf16, Any>;
     forward_naive_f32(ForwardArgs<f32, f32>) = naive::forward::forward::<f32>;
@@ -173,12 +184,14 @@ impl Kernels for f32 {
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_f32);
     const ADD_PARTS: Entry<AddPartsArgs<Self>> = entry!(add_parts_f32);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f32);
+    const BACKWARD_UNEVEN: Entry<BackwardArgs<Self>> = entry!(backward_uneven_f32);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f32);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f32);
     const GATHER_SAMPLES_WIDE: Entry<GatherArgs<Self>> = entry!(gather_samples_wide_f32);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_f32);
     const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>> = entry!(gather_samples_any_f32);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_f32);
+    const SCATTER_UNEVEN: Entry<BackwardArgs<Self>> = entry!(scatter_uneven_f32);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_f32);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_f32);
     const BACKWARD_NAIVE: Entry<BackwardArgs<Self, f32>> = entry!(backward_naive_f32);
@@ -192,12 +205,14 @@ impl Kernels for F16 {
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_f16);
     const ADD_PARTS: Entry<AddPartsArgs<Self>> = entry!(add_parts_f16);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f16);
+    const BACKWARD_UNEVEN: Entry<BackwardArgs<Self>> = entry!(backward_uneven_f16);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f16);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f16);
     const GATHER_SAMPLES_WIDE: Entry<GatherArgs<Self>> = entry!(gather_samples_wide_f16);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_f16);
     const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>> = entry!(gather_samples_any_f16);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_f16);
+    const SCATTER_UNEVEN: Entry<BackwardArgs<Self>> = entry!(scatter_uneven_f16);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_f16);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_f16);
     const BACKWARD_NAIVE: Entry<BackwardArgs<Self, f32>> = entry!(backward_naive_f16);
@@ -211,12 +226,14 @@ impl Kernels for Bf16 {
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_bf16);
     const ADD_PARTS: Entry<AddPartsArgs<Self>> = entry!(add_parts_bf16);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_bf16);
+    const BACKWARD_UNEVEN: Entry<BackwardArgs<Self>> = entry!(backward_uneven_bf16);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_bf16);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_bf16);
     const GATHER_SAMPLES_WIDE: Entry<GatherArgs<Self>> = entry!(gather_samples_wide_bf16);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_bf16);
     const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>> = entry!(gather_samples_any_bf16);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_bf16);
+    const SCATTER_UNEVEN: Entry<BackwardArgs<Self>> = entry!(scatter_uneven_bf16);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_bf16);
     const FORWARD_NAIVE: Entry<ForwardArgs<Self, f32>> = entry!(forward_naive_bf16);
     const BACKWARD_NAIVE: Entry<BackwardArgs<Self, f32>> = entry!(backward_naive_bf16);

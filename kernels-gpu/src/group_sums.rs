@@ -2,12 +2,12 @@
 
 use crate::args::Sizes;
 use crate::block::{Place, WARP};
-use crate::channels::{Any, Channels, Lane, Tile, Wide};
+use crate::channels::{Channels, Lane, Tile, Wide};
 use crate::limits::CHANNELS_PER_LANE;
 use crate::memory::SharedWords;
 use crate::rows::Table;
 use crate::storage::Storage;
-use crate::unroll::{array4, each4, each8, upto8};
+use crate::unroll::{array4, each4, sum_in_eights, upto8};
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
 use cuda_std::warp;
@@ -62,8 +62,8 @@ impl Numbers {
     }
 }
 
-/// Sums over the channels of each weight group.
-pub(crate) trait GroupSums<T: Storage>: Channels<T> {
+/// A way to add up products over the channels of each weight group, for a way to deal the channels out.
+pub(crate) trait GroupSums<T: Storage, C: Channels<T>> {
     /// Rows that a worker takes together, at most four.
     const ROWS: usize;
 
@@ -88,11 +88,17 @@ pub(crate) trait GroupSums<T: Storage>: Channels<T> {
     );
 }
 
-impl<T: Storage> GroupSums<T> for Wide {
-    /// Four sums at a time, one for each row and slot.
-    const ROWS: usize = 4 / <Self as Channels<T>>::SLOTS;
+/// From lane to lane: groups of a power of two of vectors.
+pub(crate) struct ByLanes;
 
-    /// The host chooses [`Wide`] only where a tile holds whole groups.
+/// By way of shared memory: groups of any number of slots.
+pub(crate) struct ByMemory;
+
+impl<T: Storage> GroupSums<T, Wide> for ByLanes {
+    /// Four sums at a time, one for each row and slot.
+    const ROWS: usize = 4 / <Wide as Channels<T>>::SLOTS;
+
+    /// The host chooses it only where a tile holds whole groups.
     const WHOLE_GROUPS: bool = true;
 
     #[inline(always)]
@@ -104,7 +110,7 @@ impl<T: Storage> GroupSums<T> for Wide {
         channels_per_group: u32,
         _: SharedWords,
     ) {
-        let (slots, per_slot) = (<Self as Channels<T>>::SLOTS, <Self as Channels<T>>::PER_SLOT);
+        let (slots, per_slot) = (<Wide as Channels<T>>::SLOTS, <Wide as Channels<T>>::PER_SLOT);
         let tile = part.tile;
         // Lanes a group spreads over within a slot.
         let span = channels_per_group / T::PER_VECTOR as u32;
@@ -185,8 +191,14 @@ fn sum_four_over_lanes(values: [f32; 4], lane: u32, width: u32) -> (u32, f32) {
     (lane & 3, sum)
 }
 
-impl<T: Storage> GroupSums<T> for Any {
-    const ROWS: usize = 2;
+/// Rows whose slots find room in the scratch of a worker together.
+const fn rows_in_memory(slots: usize, rows: usize) -> usize {
+    let room = CHANNELS_PER_LANE as usize / slots;
+    if room < rows { room } else { rows }
+}
+
+impl<T: Storage, C: Channels<T>> GroupSums<T, C> for ByMemory {
+    const ROWS: usize = if C::SLOTS < 2 { 4 } else { 2 };
 
     const WHOLE_GROUPS: bool = false;
 
@@ -199,58 +211,133 @@ impl<T: Storage> GroupSums<T> for Any {
         channels_per_group: u32,
         scratch: SharedWords,
     ) {
-        upto8(<Self as GroupSums<T>>::ROWS, |row| {
-            let number = numbers.is_live(row as u32).then_some(numbers.get(row as u32));
-            // SAFETY: the caller's promise.
-            unsafe { add_up_row(&pixels[row], table, number, part, channels_per_group, scratch) };
-        });
+        let rows = <Self as GroupSums<T, C>>::ROWS;
+        let together = rows_in_memory(C::SLOTS, rows);
+        let width = C::SLOTS as u32 * part.tile.lanes;
+        let mut turn = Rows { first: 0, count: together as u32, width };
+        // SAFETY: the caller's promise. Not a loop: the compiler would not write it out, and the pixels have to stay in
+        // registers.
+        unsafe {
+            add_rows_up::<T, C>(pixels, turn, table, numbers, part, channels_per_group, scratch);
+            if together < rows {
+                turn.first = turn.count;
+                let later = array4(|row| pixels[(row + together) % 4]);
+                add_rows_up::<T, C>(&later, turn, table, numbers, part, channels_per_group, scratch);
+            }
+        }
     }
 }
 
-/// As [`GroupSums::add_up`] for one row, if it is live, and [`Any`]: the lanes leave their products in shared memory, and
-/// each adds up some of the groups.
+/// As [`GroupSums::add_up`], for as many rows as find room in the scratch: the first `rows.count` of `pixels`.
 ///
 /// # Safety
 ///
 /// As for [`GroupSums::add_up`].
 #[inline(always)]
-unsafe fn add_up_row(
-    pixels: &Lane,
+unsafe fn add_rows_up<T: Storage, C: Channels<T>>(
+    pixels: &[Lane; 4],
+    rows: Rows,
     table: Table,
-    number: Option<u32>,
+    numbers: &Numbers,
     part: &Part,
     channels_per_group: u32,
     scratch: SharedWords,
 ) {
     let tile = part.tile;
-    each8(|index| {
-        let at = index as u32 * tile.lanes + tile.lane;
-        let product = part.upstream[index] * pixels[index];
-        // SAFETY: the word is this lane's own.
-        unsafe { scratch.set(at, product.to_bits()) };
+    upto8(rows.count as usize, |row| {
+        upto8(C::SLOTS, |slot| {
+            let first = slot * C::PER_SLOT;
+            let mut sum = part.upstream[first] * pixels[row][first];
+            upto8(C::PER_SLOT - 1, |within| {
+                let channel = first + 1 + within;
+                sum = part.upstream[channel].mul_add(pixels[row][channel], sum);
+            });
+            // The slots of a tile in the order of its channels.
+            let at = row as u32 * rows.width + slot as u32 * tile.lanes + tile.lane;
+            // SAFETY: the word is this lane's own.
+            unsafe { scratch.set(at, sum.to_bits()) };
+        });
     });
-    // SAFETY: all lanes of the warp are here.
-    unsafe { warp::sync_warp(WARP) };
-    let size = channels_per_group.max(1);
-    let end = (tile.first + tile.width()).min(tile.channels);
-    if let Some(number) = number {
-        let place = table.place(number);
-        let mut group = tile.first / size + tile.lane;
-        while group * size < end {
-            let from = (group * size).max(tile.first);
-            let to = ((group + 1) * size).min(end);
-            // SAFETY: the row is the worker's, the group this lane's; the part of it in the tile before was stored by a
-            // lane of the warp that has met since.
-            let mut sum = if from == group * size { 0.0 } else { unsafe { table.at(place, group) } };
-            for channel in from..to {
-                // SAFETY: a channel of this tile, written before the warp met.
-                sum += f32::from_bits(unsafe { scratch.get(channel - tile.first) });
-            }
-            // SAFETY: as above.
-            unsafe { table.put(place, group, sum) };
-            group += tile.lanes;
-        }
+    // SAFETY: all lanes of the warp are here; the caller's promise.
+    unsafe {
+        warp::sync_warp(WARP);
+        let channels_per_slot = C::PER_SLOT as u32;
+        add_up_slots(rows, table, numbers, tile, channels_per_group, channels_per_slot, scratch);
+        // The scratch may be written again after this.
+        warp::sync_warp(WARP);
     }
-    // SAFETY: all lanes of the warp are here; the scratch may be written again after this.
-    unsafe { warp::sync_warp(WARP) };
+}
+
+/// Rows of which a worker has the sums of each slot in its scratch.
+#[derive(Clone, Copy)]
+struct Rows {
+    /// The first, among those that it takes together.
+    first: u32,
+    count: u32,
+    /// Words of each.
+    width: u32,
+}
+
+/// Adds the slots of each group up. The lanes of a worker share the rows, and those of a row its groups; where there are more
+/// lanes than groups, some have a group together.
+///
+/// # Safety
+///
+/// As for [`GroupSums::add_up`]; the warp has met since the slots were written, of `channels_per_slot` each.
+#[inline(always)]
+unsafe fn add_up_slots(
+    rows: Rows,
+    table: Table,
+    numbers: &Numbers,
+    tile: Tile,
+    channels_per_group: u32,
+    channels_per_slot: u32,
+    scratch: SharedWords,
+) {
+    // Everything is counted in slots from here on. Powers of two are exponents.
+    let size = (channels_per_group / channels_per_slot).max(1);
+    let first = tile.first / channels_per_slot;
+    let end = (tile.first + tile.width()).min(tile.channels) / channels_per_slot;
+    let first_group = first / size;
+    let groups = end.div_ceil(size) - first_group;
+    let lanes = tile.lanes.trailing_zeros();
+    let of_row = lanes.saturating_sub(rows.count.trailing_zeros());
+    let of_group = of_row.saturating_sub(groups.next_power_of_two().trailing_zeros());
+    let lane_of_row = tile.lane & ((1 << of_row) - 1);
+    let helper = tile.lane & ((1 << of_group) - 1);
+    // The loops run as often for every lane of the warp: its lanes meet inside.
+    let mut begin_row = 0;
+    while begin_row < rows.count {
+        let row = begin_row + (tile.lane >> of_row);
+        let number = rows.first + row;
+        let mut begin = 0;
+        while begin < groups {
+            let index = begin + (lane_of_row >> of_group);
+            let is_live = index < groups && row < rows.count && numbers.is_live(number);
+            let group = first_group + index;
+            let from = (group * size).max(first);
+            let mut sum = 0.0;
+            if is_live {
+                let count = ((group + 1) * size).min(end) - from;
+                let mine = (count.saturating_sub(helper) + (1 << of_group) - 1) >> of_group;
+                let at = row * rows.width + from - first + helper;
+                sum = sum_in_eights(mine, |turn| {
+                    // SAFETY: a slot of this tile, written before the warp met.
+                    f32::from_bits(unsafe { scratch.get(at + (turn << of_group)) })
+                });
+            }
+            let sum = sum_over_lanes(sum, 1 << of_group);
+            if is_live && helper == 0 {
+                let place = table.place(numbers.get(number));
+                // SAFETY: the row is the worker's, the group this lane's; the part of it in the tile before was stored by a
+                // lane of the warp that has met since.
+                unsafe {
+                    let before = if from == group * size { 0.0 } else { table.at(place, group) };
+                    table.put(place, group, before + sum);
+                }
+            }
+            begin += 1 << (of_row - of_group);
+        }
+        begin_row += 1 << (lanes - of_row);
+    }
 }

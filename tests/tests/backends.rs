@@ -4,7 +4,7 @@ use deformable_aggregation::{
     AggregationShape, Algorithm, Backend, BorderRule, DType, Element, FeatureLayout, Gradients,
     Inputs, LevelShape, Scalar as _, reference,
 };
-use deformable_aggregation_tests::{Bound, Case, Sizes, Subject, check, on_every_backend};
+use deformable_aggregation_tests::{Bound, Case, Sizes, Subject, on_every_backend};
 use ndarray::{Array, Array3, ArrayView3, Dimension, s};
 
 on_every_backend!(
@@ -142,17 +142,24 @@ fn bits<T: Element, D: Dimension>(array: &Array<T, D>) -> Vec<u64> {
     array.iter().map(|value| value.to_f64().to_bits()).collect()
 }
 
+/// Anchors of a few points each, and two of so many that blocks share them.
+fn cases_to_repeat<T: Element>() -> [Case<T>; 2] {
+    let many_points = Sizes { anchors: 2, points: 197, ..sizes()[4].clone() };
+    [sizes()[3].clone(), many_points].map(|sizes| Case::random(sizes.shape(), 1).cast::<T>())
+}
+
 fn forward_repeats_bit_for_bit<T: Element>(subject: &Subject) {
     // The published algorithm does not promise it: its atomics add in any order.
     if subject.algorithm == Algorithm::Naive {
         return;
     }
-    let case = Case::random(sizes()[3].shape(), 1).cast::<T>();
-    let operator = subject.operator(&case.shape);
-    let first = operator.forward(case.inputs()).expect("arrays fit");
-    for _ in 0..3 {
-        let again = operator.forward(case.inputs()).expect("arrays fit");
-        assert_eq!(bits(&first), bits(&again));
+    for case in cases_to_repeat::<T>() {
+        let operator = subject.operator(&case.shape);
+        let first = operator.forward(case.inputs()).expect("arrays fit");
+        for _ in 0..3 {
+            let again = operator.forward(case.inputs()).expect("arrays fit");
+            assert_eq!(bits(&first), bits(&again));
+        }
     }
 }
 
@@ -161,16 +168,17 @@ fn repeatable_gradients_repeat_bit_for_bit<T: Element>(subject: &Subject) {
     if on_gpu && subject.algorithm != Algorithm::Repeatable {
         return;
     }
-    let case = Case::random(sizes()[3].shape(), 1).cast::<T>();
-    let first = case.run(subject, BorderRule::Operator).1;
-    for _ in 0..3 {
-        let again = case.run(subject, BorderRule::Operator).1;
-        assert_eq!(bits(&first.feature_maps), bits(&again.feature_maps));
-        assert_eq!(bits(&first.weights), bits(&again.weights));
-        let locations = |gradients: &Gradients<T>| {
-            gradients.sampling_locations.mapv(Into::<f64>::into).mapv(f64::to_bits)
-        };
-        assert_eq!(locations(&first), locations(&again));
+    for case in cases_to_repeat::<T>() {
+        let first = case.run(subject, BorderRule::Operator).1;
+        for _ in 0..3 {
+            let again = case.run(subject, BorderRule::Operator).1;
+            assert_eq!(bits(&first.feature_maps), bits(&again.feature_maps));
+            assert_eq!(bits(&first.weights), bits(&again.weights));
+            let locations = |gradients: &Gradients<T>| {
+                gradients.sampling_locations.mapv(Into::<f64>::into).mapv(f64::to_bits)
+            };
+            assert_eq!(locations(&first), locations(&again));
+        }
     }
 }
 
@@ -276,8 +284,10 @@ fn parts_of_anchors_match_the_exact_sums<T: Element>(subject: &Subject) {
 /// Anchors whose samples touch more distinct rows than a block holds at a time: 256, and fewer with many groups.
 fn more_rows_than_a_window_holds_match_the_exact_sums<T: Element>(subject: &Subject) {
     let levels = [(24, 40), (12, 20), (3, 5)].map(|(height, width)| LevelShape { height, width });
-    for (points, channels, groups) in [(150, 8, 2), (20, 96, 96), (6, 300, 300)] {
-        let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
+    for (points, cameras, channels, groups) in
+        [(63, 3, 8, 2), (150, 1, 8, 2), (20, 1, 96, 96), (6, 1, 300, 300)]
+    {
+        let layout = FeatureLayout::uniform(cameras, &levels).expect("has pixels");
         let shape = AggregationShape::new(layout, 1, 2, points, channels, groups).expect("fit");
         assert_matches(&Case::random(shape, 2).cast::<T>(), subject, BorderRule::Operator);
     }

@@ -11,7 +11,7 @@ use kernels_gpu::{Entry, Kernels, MANY_POINTS, MARK_TILES, NUMBER_SHARES};
 use crate::algorithm::Algorithm;
 use crate::error::{Error, Result};
 use crate::kernels::numbering::Numbering;
-use crate::kernels::plan::{Launch, Plan};
+use crate::kernels::plan::{Launch, Plan, Rows};
 
 /// Channels from which on a feature row is long.
 const LONG_ROW: u32 = 256;
@@ -115,7 +115,7 @@ fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Num
     match algorithm {
         Algorithm::Naive => Ok(None),
         Algorithm::Fast => {
-            let has_long_rows = plan.backward_is_wide::<K>()
+            let has_long_rows = plan.forward_is_wide::<K>()
                 && plan.sizes.channels >= LONG_ROW
                 && plan.sizes.channels_per_group() >= LARGE_GROUP;
             let gathers = K::ROUND.is_some()
@@ -272,8 +272,8 @@ impl<K> BackwardArrays<K> {
 unsafe fn launch_per_anchor<K: Kernels, E: Executor>(
     executor: &E,
     plan: &Plan,
-    wide: bool,
-    [of_vectors, of_any]: [Entry<BackwardArgs<K>>; 2],
+    rows: Rows,
+    [wide, uneven, any]: [Entry<BackwardArgs<K>>; 3],
     args: BackwardArgs<K>,
 ) -> Result<()> {
     if !plan.has_anchors() {
@@ -281,8 +281,12 @@ unsafe fn launch_per_anchor<K: Kernels, E: Executor>(
     }
     // SAFETY: the caller's promise.
     unsafe {
-        let entry = if wide { of_vectors } else { of_any };
-        executor.launch(entry, plan.backward_launch(wide), args)
+        let entry = match rows {
+            Rows::Wide => wide,
+            Rows::Uneven => uneven,
+            Rows::Any => any,
+        };
+        executor.launch(entry, plan.backward_launch(rows), args)
     }
 }
 
@@ -300,11 +304,12 @@ unsafe fn gather<K: Kernels, E: Executor>(
 ) -> Result<()> {
     let &BackwardArrays { features, grad_output, grad_features, .. } = arrays;
     let args = arrays.args(plan, ptr::null_mut());
-    let wide = plan.backward_is_wide::<K>() && aligned(&[features.addr(), grad_output.addr()]);
+    let rows = plan.backward_rows::<K>(aligned(&[features.addr(), grad_output.addr()]));
+    let entries = [K::BACKWARD_WIDE, K::BACKWARD_UNEVEN, K::BACKWARD_ANY];
     // SAFETY: the caller's promise; the scratch holds marks and shares.
     unsafe {
         mark(executor, plan, numbering, &args, arrays.scratch.cast())?;
-        launch_per_anchor(executor, plan, wide, [K::BACKWARD_WIDE, K::BACKWARD_ANY], args)?;
+        launch_per_anchor(executor, plan, rows, entries, args)?;
         if numbering.has_gaps {
             let bytes = plan.features * size_of::<K>();
             executor.zero("feature gradient", grad_features.cast(), bytes)?;
@@ -411,12 +416,13 @@ unsafe fn scatter<K: Kernels, E: Executor>(
 ) -> Result<()> {
     let sums = Sums::new(arrays.scratch, arrays.grad_features, plan.features);
     let pointers = [arrays.features.addr(), arrays.grad_output.addr(), sums.target.addr()];
-    let wide = plan.backward_is_wide::<K>() && aligned(&pointers);
+    let rows = plan.backward_rows::<K>(aligned(&pointers));
+    let entries = [K::SCATTER_WIDE, K::SCATTER_UNEVEN, K::SCATTER_ANY];
     let args = arrays.args(plan, sums.target);
     // SAFETY: the caller's promise.
     unsafe {
         sums.clear(executor, "feature gradient")?;
-        launch_per_anchor(executor, plan, wide, [K::SCATTER_WIDE, K::SCATTER_ANY], args)?;
+        launch_per_anchor(executor, plan, rows, entries, args)?;
         sums.round(executor)
     }
 }

@@ -63,6 +63,17 @@ pub(crate) struct Launch {
     pub(crate) shared_bytes: u32,
 }
 
+/// How the backward kernels take rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// 16 bytes at a time; a group has a power of two of vectors, all in one tile, which neighbouring lanes add up.
+    Wide,
+    /// 16 bytes at a time; a group has any number of vectors, which are added up by way of shared memory.
+    Uneven,
+    /// One element at a time.
+    Any,
+}
+
 /// A problem the kernels can take: its sizes in their words, and the table of its maps.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -181,13 +192,16 @@ impl Plan {
         self.sizes.channels_per_group().is_multiple_of(K::PER_VECTOR)
     }
 
-    /// Whether, besides, the channels of a group are a power of two of vectors within one tile, so that
-    /// neighbouring lanes can add them up.
-    pub(crate) fn backward_is_wide<K: Kernels>(&self) -> bool {
+    /// How the backward kernels take rows: 16 bytes at a time, where groups allow it and the arrays are aligned.
+    pub(crate) fn backward_rows<K: Kernels>(&self, aligned: bool) -> Rows {
         let size = self.sizes.channels_per_group();
-        self.forward_is_wide::<K>()
-            && (size / K::PER_VECTOR).is_power_of_two()
-            && size <= self.tile()
+        if !aligned || !self.forward_is_wide::<K>() {
+            Rows::Any
+        } else if (size / K::PER_VECTOR).is_power_of_two() && size <= self.tile() {
+            Rows::Wide
+        } else {
+            Rows::Uneven
+        }
     }
 
     /// What a block of the backward kernels holds at a time.
@@ -219,11 +233,12 @@ impl Plan {
         Launch { grid, threads: THREADS_PER_ITEM_BLOCK, shared_bytes: 0 }
     }
 
-    /// One block per part of an anchor, of the `wide` kernels or of those for any size.
-    pub(crate) fn backward_launch(&self, wide: bool) -> Launch {
+    /// One block per part of an anchor.
+    pub(crate) fn backward_launch(&self, rows: Rows) -> Launch {
         let blocks = self.part_blocks();
-        let warps = if wide && blocks <= FEW_ANCHORS { WARPS } else { SMALL_WARPS };
-        let scratch_warps = if wide { 0 } else { warps };
+        let is_wide = rows == Rows::Wide;
+        let warps = if is_wide && blocks <= FEW_ANCHORS { WARPS } else { SMALL_WARPS };
+        let scratch_warps = if is_wide { 0 } else { warps };
         let bytes = backward_shared_bytes(self.backward_window(), self.sizes.groups, scratch_warps);
         Self::block_launch((blocks, 1), warps, bytes)
     }
@@ -358,14 +373,18 @@ mod tests {
     #[test]
     fn wide_kernels_need_groups_of_whole_vectors() {
         let common = plan(1, 1, 256, 8).unwrap();
-        assert!(common.forward_is_wide::<f32>() && common.backward_is_wide::<F16>());
+        assert!(common.forward_is_wide::<f32>());
+        assert_eq!(common.backward_rows::<F16>(true), Rows::Wide);
+        assert_eq!(common.backward_rows::<F16>(false), Rows::Any);
         let threes = plan(1, 1, 24, 8).unwrap();
         assert!(!threes.forward_is_wide::<f32>());
+        assert_eq!(threes.backward_rows::<f32>(true), Rows::Any);
         // Twelve channels are three fp32 vectors: wide in forward, no power of two in backward.
         let twelve = plan(1, 1, 24, 2).unwrap();
-        assert!(twelve.forward_is_wide::<f32>() && !twelve.backward_is_wide::<f32>());
+        assert!(twelve.forward_is_wide::<f32>());
+        assert_eq!(twelve.backward_rows::<f32>(true), Rows::Uneven);
         let beyond_a_tile = plan(1, 1, 1024, 2).unwrap();
-        assert!(!beyond_a_tile.backward_is_wide::<f32>());
+        assert_eq!(beyond_a_tile.backward_rows::<f32>(true), Rows::Uneven);
     }
 
     #[test]
