@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::compiler::{self, Compiler, TARGET};
 use crate::header::{self, Header};
-use crate::settings::Settings;
+use crate::settings::{Settings, kernels_since};
 use crate::{CudaBuilderError, NvvmArch, ptx, sources};
 
 /// Builds a kernel crate to PTX, with the names and meaning of the Rust CUDA project's `cuda_builder`.
@@ -87,7 +87,8 @@ impl CudaBuilder {
     }
 
     /// Declares the largest block size of the kernels whose name begins with `prefix`, in addition to what the
-    /// crate's settings say. A launch with more threads then fails.
+    /// crate's settings say. A launch with more threads then fails. `forward@sm_90` means those that begin with `forward`
+    /// where they are built for this architecture or a later one.
     #[must_use]
     pub fn max_threads(mut self, prefix: impl Into<String>, threads: u32) -> Self {
         self.max_threads.push((prefix.into(), threads));
@@ -252,8 +253,11 @@ impl CudaBuilder {
         if !found.is_empty() && !self.allow_calls {
             return Err(CudaBuilderError::PanicCode { arch: self.arch, found });
         }
-        for (prefix, threads) in max_threads {
-            text = ptx::declare_max_threads(&text, prefix, *threads)?;
+        for (kernels, threads) in max_threads {
+            let (prefix, since) = kernels_since(kernels)?;
+            if since.is_none_or(|since| self.arch >= since) {
+                text = ptx::declare_max_threads(&text, prefix, *threads)?;
+            }
         }
         Ok(text)
     }

@@ -12,7 +12,8 @@ use crate::{CudaBuilderError, NvvmArch};
 /// levels = ["sm_75", "sm_80", "sm_90"]      # one checked-in PTX for each
 /// libraries = ["../cuda_std"]               # crates whose sources the PTX depends on, too
 /// host-only = ["src/tests.rs"]              # files and folders that do not reach the GPU
-/// max-threads = { forward = 256 }           # largest block size, by beginning of the kernel's name
+/// max-threads = { forward = 256 }           # largest block size, by beginning of the kernel's name;
+///                                           # "forward@sm_90" is for this architecture and later ones
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -77,6 +78,7 @@ fn counts(key: &str, value: &toml::Value) -> Result<Vec<(String, u32)>, String> 
     table
         .iter()
         .map(|(prefix, count)| {
+            kernels_since(prefix).map_err(|error| format!("`{key}.{prefix}`: {error}"))?;
             let count = count.as_integer().and_then(|count| u32::try_from(count).ok());
             match count {
                 Some(count @ 1..=1024) => Ok((prefix.clone(), count)),
@@ -84,6 +86,14 @@ fn counts(key: &str, value: &toml::Value) -> Result<Vec<(String, u32)>, String> 
             }
         })
         .collect()
+}
+
+/// The beginning of kernels' names, and the architecture from which on they are meant if not on all: `forward@sm_90`.
+pub(crate) fn kernels_since(text: &str) -> Result<(&str, Option<NvvmArch>), CudaBuilderError> {
+    match text.split_once('@') {
+        Some((prefix, since)) => Ok((prefix, Some(since.parse()?))),
+        None => Ok((text, None)),
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +123,14 @@ mod tests {
     }
 
     #[test]
+    fn kernels_may_be_meant_from_an_architecture_on() {
+        assert_eq!(kernels_since("forward").ok(), Some(("forward", None)));
+        let hopper = Some(("forward", Some(NvvmArch::Compute90)));
+        assert_eq!(kernels_since("forward@sm_90").ok(), hopper);
+        assert!(kernels_since("forward@sm_91").is_err());
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let error = |text: &str| {
             parse(&format!("[package.metadata.cuda-builder]\n{text}")).expect_err("a mistake")
@@ -122,5 +140,6 @@ mod tests {
         assert!(error("levels = \"sm_80\"").contains("array of strings"));
         assert!(error("max-threads = { a = 0 }").contains("`max-threads.a`"));
         assert!(error("max-threads = { a = 2048 }").contains("1 to 1024"));
+        assert!(error("max-threads = { \"a@sm_81\" = 256 }").contains("`sm_81`"));
     }
 }
