@@ -6,11 +6,10 @@ use crate::args::{
 };
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use crate::{
-    backward::backward,
+    backward::{ByLanes, ByMemory, Multiply, Scatter, backward},
     channels::{Any, Wide},
-    forward::forward,
+    forward::{self, ByWorkers, forward},
     gather::{gather, gather_samples},
-    group_sums::{ByLanes, ByMemory},
     marks::mark,
     naive,
     parts::add_parts,
@@ -56,6 +55,8 @@ pub trait Kernels: Copy + Sized + 'static {
     const PER_VECTOR: u32;
     /// Forward, 16 bytes at a time.
     const FORWARD_WIDE: Entry<ForwardArgs<Self>>;
+    /// Forward on tensor cores, for 16-bit types, 16 bytes at a time.
+    const FORWARD_TENSOR: Option<Entry<ForwardArgs<Self>>>;
     /// Forward, any number of channels and groups.
     const FORWARD_ANY: Entry<ForwardArgs<Self>>;
     /// Adds up the parts of the output.
@@ -113,6 +114,7 @@ macro_rules! entries {
         #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
         #[kernel]
         pub(crate) unsafe fn $name(args: $args) {
+            crate::memory::await_launches_before();
             // SAFETY: the caller's promise is the same.
             unsafe { $body(args) }
         }
@@ -125,40 +127,42 @@ macro_rules! entries {
 }
 
 entries! {
-    forward_wide_f32(ForwardArgs<f32>) = forward::<f32, Wide>;
-    forward_wide_f16(ForwardArgs<F16>) = forward::<F16, Wide>;
-    forward_wide_bf16(ForwardArgs<Bf16>) = forward::<Bf16, Wide>;
-    forward_any_f32(ForwardArgs<f32>) = forward::<f32, Any>;
-    forward_any_f16(ForwardArgs<F16>) = forward::<F16, Any>;
-    forward_any_bf16(ForwardArgs<Bf16>) = forward::<Bf16, Any>;
-    backward_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, ByLanes, false>;
-    backward_uneven_f32(BackwardArgs<f32>) = backward::<f32, Wide, ByMemory, false>;
-    scatter_wide_f32(BackwardArgs<f32>) = backward::<f32, Wide, ByLanes, true>;
-    scatter_uneven_f32(BackwardArgs<f32>) = backward::<f32, Wide, ByMemory, true>;
+    forward_wide_f32(ForwardArgs<f32>) = forward::<f32, ByWorkers<Wide>>;
+    forward_wide_f16(ForwardArgs<F16>) = forward::<F16, ByWorkers<Wide>>;
+    forward_wide_bf16(ForwardArgs<Bf16>) = forward::<Bf16, ByWorkers<Wide>>;
+    forward_any_f32(ForwardArgs<f32>) = forward::<f32, ByWorkers<Any>>;
+    forward_tensor_f16(ForwardArgs<F16>) = forward::<F16, forward::ByTensor>;
+    forward_any_f16(ForwardArgs<F16>) = forward::<F16, ByWorkers<Any>>;
+    forward_tensor_bf16(ForwardArgs<Bf16>) = forward::<Bf16, forward::ByTensor>;
+    forward_any_bf16(ForwardArgs<Bf16>) = forward::<Bf16, ByWorkers<Any>>;
+    backward_wide_f32(BackwardArgs<f32>) = backward::<f32, Multiply<Wide, ByLanes>>;
+    backward_uneven_f32(BackwardArgs<f32>) = backward::<f32, Multiply<Wide, ByMemory>>;
+    scatter_wide_f32(BackwardArgs<f32>) = backward::<f32, Scatter<Wide, ByLanes>>;
+    scatter_uneven_f32(BackwardArgs<f32>) = backward::<f32, Scatter<Wide, ByMemory>>;
     gather_wide_f32(GatherArgs<f32>) = gather::<f32, Wide>;
     gather_samples_wide_f32(GatherArgs<f32>) = gather_samples::<f32, Wide>;
-    backward_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, ByLanes, false>;
-    backward_uneven_f16(BackwardArgs<F16>) = backward::<F16, Wide, ByMemory, false>;
-    scatter_wide_f16(BackwardArgs<F16>) = backward::<F16, Wide, ByLanes, true>;
-    scatter_uneven_f16(BackwardArgs<F16>) = backward::<F16, Wide, ByMemory, true>;
+    backward_wide_f16(BackwardArgs<F16>) = backward::<F16, Multiply<Wide, ByLanes>>;
+    backward_uneven_f16(BackwardArgs<F16>) = backward::<F16, Multiply<Wide, ByMemory>>;
+    scatter_wide_f16(BackwardArgs<F16>) = backward::<F16, Scatter<Wide, ByLanes>>;
+    scatter_uneven_f16(BackwardArgs<F16>) = backward::<F16, Scatter<Wide, ByMemory>>;
     gather_wide_f16(GatherArgs<F16>) = gather::<F16, Wide>;
     gather_samples_wide_f16(GatherArgs<F16>) = gather_samples::<F16, Wide>;
-    backward_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, ByLanes, false>;
-    backward_uneven_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, ByMemory, false>;
-    scatter_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, ByLanes, true>;
-    scatter_uneven_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Wide, ByMemory, true>;
+    backward_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Multiply<Wide, ByLanes>>;
+    backward_uneven_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Multiply<Wide, ByMemory>>;
+    scatter_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Scatter<Wide, ByLanes>>;
+    scatter_uneven_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Scatter<Wide, ByMemory>>;
     gather_wide_bf16(GatherArgs<Bf16>) = gather::<Bf16, Wide>;
     gather_samples_wide_bf16(GatherArgs<Bf16>) = gather_samples::<Bf16, Wide>;
-    backward_any_f32(BackwardArgs<f32>) = backward::<f32, Any, ByMemory, false>;
-    scatter_any_f32(BackwardArgs<f32>) = backward::<f32, Any, ByMemory, true>;
+    backward_any_f32(BackwardArgs<f32>) = backward::<f32, Multiply<Any, ByMemory>>;
+    scatter_any_f32(BackwardArgs<f32>) = backward::<f32, Scatter<Any, ByMemory>>;
     gather_any_f32(GatherArgs<f32>) = gather::<f32, Any>;
     gather_samples_any_f32(GatherArgs<f32>) = gather_samples::<f32, Any>;
-    backward_any_f16(BackwardArgs<F16>) = backward::<F16, Any, ByMemory, false>;
-    scatter_any_f16(BackwardArgs<F16>) = backward::<F16, Any, ByMemory, true>;
+    backward_any_f16(BackwardArgs<F16>) = backward::<F16, Multiply<Any, ByMemory>>;
+    scatter_any_f16(BackwardArgs<F16>) = backward::<F16, Scatter<Any, ByMemory>>;
     gather_any_f16(GatherArgs<F16>) = gather::<F16, Any>;
     gather_samples_any_f16(GatherArgs<F16>) = gather_samples::<F16, Any>;
-    backward_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, ByMemory, false>;
-    scatter_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Any, ByMemory, true>;
+    backward_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Multiply<Any, ByMemory>>;
+    scatter_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Scatter<Any, ByMemory>>;
     gather_any_bf16(GatherArgs<Bf16>) = gather::<Bf16, Any>;
     gather_samples_any_bf16(GatherArgs<Bf16>) = gather_samples::<Bf16, Any>;
     forward_naive_f32(ForwardArgs<f32, f32>) = naive::forward::forward::<f32>;
@@ -181,6 +185,7 @@ entries! {
 impl Kernels for f32 {
     const PER_VECTOR: u32 = 4;
     const FORWARD_WIDE: Entry<ForwardArgs<Self>> = entry!(forward_wide_f32);
+    const FORWARD_TENSOR: Option<Entry<ForwardArgs<Self>>> = None;
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_f32);
     const ADD_PARTS: Entry<AddPartsArgs<Self>> = entry!(add_parts_f32);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f32);
@@ -202,6 +207,7 @@ impl Kernels for f32 {
 impl Kernels for F16 {
     const PER_VECTOR: u32 = 8;
     const FORWARD_WIDE: Entry<ForwardArgs<Self>> = entry!(forward_wide_f16);
+    const FORWARD_TENSOR: Option<Entry<ForwardArgs<Self>>> = Some(entry!(forward_tensor_f16));
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_f16);
     const ADD_PARTS: Entry<AddPartsArgs<Self>> = entry!(add_parts_f16);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_f16);
@@ -223,6 +229,7 @@ impl Kernels for F16 {
 impl Kernels for Bf16 {
     const PER_VECTOR: u32 = 8;
     const FORWARD_WIDE: Entry<ForwardArgs<Self>> = entry!(forward_wide_bf16);
+    const FORWARD_TENSOR: Option<Entry<ForwardArgs<Self>>> = Some(entry!(forward_tensor_bf16));
     const FORWARD_ANY: Entry<ForwardArgs<Self>> = entry!(forward_any_bf16);
     const ADD_PARTS: Entry<AddPartsArgs<Self>> = entry!(add_parts_bf16);
     const BACKWARD_WIDE: Entry<BackwardArgs<Self>> = entry!(backward_wide_bf16);

@@ -7,8 +7,8 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `forward.rs` | the output |
-//! | `backward.rs` | the gradients of locations and weights |
+//! | `forward/` | the output |
+//! | `backward/` | the gradients of locations and weights |
 //! | `marks.rs`, `shares.rs`, `gather/` | the gradient of the features |
 //! | `rows.rs` | the distinct rows an anchor's samples touch |
 //! | `parts.rs` | anchors of many points, cut into parts |
@@ -18,7 +18,8 @@
 //! | `visible.rs` | the list of seen (point, camera) pairs |
 //! | `sample.rs` | border rules and bilinear corners |
 //! | `channels.rs`, `block.rs` | which thread holds which channels of which sample |
-//! | `storage.rs`, `memory.rs`, `unroll.rs` | element types, PTX instructions, loops written out |
+//! | `storage.rs`, `memory.rs`, `mma.rs` | element types, PTX instructions, tensor cores |
+//! | `lane_sums.rs`, `unroll.rs` | sums over lanes, loops written out |
 //! | `dense/` | linear layers |
 //! | `attention/` | the attention block around the operator |
 //! | `args.rs`, `block_args.rs`, `entry.rs`, `block_entry.rs`, `limits.rs` | what kernels and host agree on |
@@ -42,9 +43,11 @@ macro_rules! kernel_modules {
     };
 }
 kernel_modules!(
-    backward, block, channels, forward, gather, group_sums, marks, memory, naive, parts, read,
+    backward, block, channels, forward, gather, lane_sums, marks, memory, naive, parts, read,
     round, rows, sample, shares, storage, unroll, visible
 );
+#[cfg(any(cuda_arch_ge_80, feature = "emulator"))]
+mod mma;
 kernel_modules!(attention, dense);
 
 #[cfg(not(target_arch = "nvptx64"))]
@@ -56,7 +59,7 @@ pub use block_entry::{
 pub use entry::{Entry, Kernels, MARK_TILES, NUMBER_SHARES, READ_WORDS};
 pub use limits::{
     CHANNELS_PER_LANE, MANY_POINTS, MARK_THREADS, MARKS_PER_VECTOR, MAX_GROUPS, MAX_WARPS,
-    PRODUCT_BYTES, PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TILE_SIDE, UNTOUCHED,
-    WARP_LANES, WindowSizes, backward_shared_bytes, camera_bytes, forward_shared_bytes,
+    PRODUCT_BYTES, PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TENSOR_CHANNELS, TILE_SIDE,
+    UNTOUCHED, WARP_LANES, WindowSizes, backward_shared_bytes, camera_bytes, forward_shared_bytes,
     gather_shared_bytes, number_shared_bytes, weights_bytes, weights_gradient_bytes,
 };

@@ -6,6 +6,9 @@ pub const CHANNELS_PER_LANE: u32 = 8;
 /// Lanes of a warp.
 pub const WARP_LANES: u32 = 32;
 
+/// Channels of a tile whose samples a warp takes to the tensor cores.
+pub const TENSOR_CHANNELS: u32 = CHANNELS_PER_LANE * WARP_LANES;
+
 /// Most warps a block may have: the length of the list of what each warp has counted.
 pub const MAX_WARPS: u32 = 16;
 

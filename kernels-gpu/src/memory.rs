@@ -226,6 +226,18 @@ mod device {
         [a, b, c, d]
     }
 
+    /// Waits for the launches before on the stream, whose results may be read behind it: the kernel may have been started
+    /// before they were through. The launch behind may from now on be started too, when there is room. Nothing to do before
+    /// sm_90, where launches follow each other.
+    #[inline(always)]
+    pub(crate) fn await_launches_before() {
+        #[cfg(cuda_arch_ge_90)]
+        // SAFETY: both are about the order of launches alone.
+        unsafe {
+            asm!("griddepcontrol.launch_dependents; griddepcontrol.wait;", options(nostack, preserves_flags));
+        }
+    }
+
     /// Writes a word.
     ///
     /// # Safety
@@ -466,6 +478,30 @@ mod device {
                 options(pure, nomem, nostack, preserves_flags));
         }
         bits
+    }
+
+    /// The lower halves of two words, the first one's below the second one's.
+    #[inline(always)]
+    pub(crate) fn low_halves(first: u32, second: u32) -> u32 {
+        let halves;
+        // SAFETY: a register to register permutation of bytes.
+        unsafe {
+            asm!("prmt.b32 {h}, {a}, {b}, 0x5410;", a = in(reg32) first, b = in(reg32) second,
+                h = out(reg32) halves, options(pure, nomem, nostack, preserves_flags));
+        }
+        halves
+    }
+
+    /// The upper halves of two words, the first one's below the second one's.
+    #[inline(always)]
+    pub(crate) fn high_halves(first: u32, second: u32) -> u32 {
+        let halves;
+        // SAFETY: a register to register permutation of bytes.
+        unsafe {
+            asm!("prmt.b32 {h}, {a}, {b}, 0x7632;", a = in(reg32) first, b = in(reg32) second,
+                h = out(reg32) halves, options(pure, nomem, nostack, preserves_flags));
+        }
+        halves
     }
 
     /// The block's dynamic shared memory as an array of words, from word `base` on.
@@ -731,6 +767,9 @@ mod host {
         unsafe { load_words(pointer) }
     }
 
+    /// Nothing to do: in the emulator, launches follow each other.
+    pub(crate) fn await_launches_before() {}
+
     /// Writes a word.
     ///
     /// # Safety
@@ -867,6 +906,16 @@ mod host {
     /// Rounds to an IEEE half, to nearest even.
     pub(crate) fn f32_to_f16(value: f32) -> u16 {
         half::f16::from_f32(value).to_bits()
+    }
+
+    /// The lower halves of two words, the first one's below the second one's.
+    pub(crate) fn low_halves(first: u32, second: u32) -> u32 {
+        first & 0xffff | second << 16
+    }
+
+    /// The upper halves of two words, the first one's below the second one's.
+    pub(crate) fn high_halves(first: u32, second: u32) -> u32 {
+        first >> 16 | second & 0xffff_0000
     }
 
     /// The block's dynamic shared memory as an array of words, from word `base` on.

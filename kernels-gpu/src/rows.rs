@@ -285,44 +285,87 @@ impl Window {
         known + found
     }
 
-    /// Stages the weights of the window's samples. Complete after the block's next barrier.
+    /// Reads four weights of a round's samples, or fewer: those from word `first` on that are the thread's. They wait to be
+    /// kept, while something else is done.
     ///
     /// # Safety
     ///
-    /// The whole block makes the call; the run is the window's samples.
+    /// The whole block makes the call; the round's samples exist.
+    #[inline(always)]
+    pub(crate) unsafe fn fetch_weights<T: Storage>(
+        &self,
+        sizes: &Sizes,
+        place: Place,
+        samples: &Samples<T>,
+        round: Run,
+        first: u32,
+    ) -> [u32; 4] {
+        array4(|index| {
+            let word = first + place.thread + index as u32 * place.threads;
+            if word >= round.count * self.groups {
+                return 0;
+            }
+            let (sample, group) = sizes.by_groups.divide(word);
+            // SAFETY: the sample is one of the round's, the group exists.
+            unsafe {
+                let Named { pair, level } = samples.name(sizes, round.first + sample);
+                let at = (pair * sizes.levels + level) * self.groups + group;
+                T::fetch(samples.weights.wrapping_add(at as usize))
+            }
+        })
+    }
+
+    /// Keeps what [`fetch_weights`](Self::fetch_weights) has read, for samples behind the `staged` ones of the window.
+    /// Complete after the block's next barrier.
+    ///
+    /// # Safety
+    ///
+    /// The whole block makes the call, with the same round, for which the window has room.
+    #[inline(always)]
+    unsafe fn keep_weights<T: Storage>(
+        &self,
+        place: Place,
+        round: Run,
+        staged: u32,
+        first: u32,
+        weights: [u32; 4],
+    ) {
+        each4(|index| {
+            let word = first + place.thread + index as u32 * place.threads;
+            if word < round.count * self.groups {
+                let weight = T::widen(weights[index]);
+                // SAFETY: one thread per word.
+                unsafe { self.weights.set(staged * self.groups + word, weight.to_bits()) };
+            }
+        });
+    }
+
+    /// Stages the weights of a round's samples, behind the `staged` ones of the window, of which the first call of
+    /// [`fetch_weights`](Self::fetch_weights) has read some. Complete after the block's next barrier.
+    ///
+    /// # Safety
+    ///
+    /// The whole block makes the call with the same round, for which the window has room.
     #[inline(always)]
     pub(crate) unsafe fn stage_weights<T: Storage>(
         &self,
         sizes: &Sizes,
         place: Place,
         samples: &Samples<T>,
-        run: Run,
+        round: Run,
+        staged: u32,
+        mut weights: [u32; 4],
     ) {
-        let end = run.count * self.groups;
-        let mut first = place.thread;
-        while first < end {
-            // Four loads on their way at a time.
-            let weights = array4(|index| {
-                let word = first + index as u32 * place.threads;
-                if word >= end {
-                    return 0.0;
-                }
-                let (sample, group) = sizes.by_groups.divide(word);
-                // SAFETY: the sample is one of the window's, the group exists.
-                unsafe {
-                    let Named { pair, level } = samples.name(sizes, run.first + sample);
-                    let at = (pair * sizes.levels + level) * self.groups + group;
-                    T::load(samples.weights.wrapping_add(at as usize))
-                }
-            });
-            each4(|index| {
-                let word = first + index as u32 * place.threads;
-                if word < end {
-                    // SAFETY: one thread per word.
-                    unsafe { self.weights.set(word, weights[index].to_bits()) };
-                }
-            });
+        let mut first = 0;
+        loop {
+            // SAFETY: the caller's promise.
+            unsafe { self.keep_weights::<T>(place, round, staged, first, weights) };
             first += 4 * place.threads;
+            if first >= round.count * self.groups {
+                break;
+            }
+            // SAFETY: the caller's promise.
+            weights = unsafe { self.fetch_weights(sizes, place, samples, round, first) };
         }
     }
 
@@ -447,10 +490,10 @@ impl Window {
         }
     }
 
-    /// Lanes that combine the groups of one sample, a power of two.
+    /// Lanes that combine the groups of one sample, a power of two from 2 on.
     #[inline(always)]
     pub(crate) fn group_lanes(&self) -> u32 {
-        self.groups.next_power_of_two().min(WARP_LANES)
+        self.groups.next_power_of_two().clamp(2, WARP_LANES)
     }
 
     /// Groups of the window.

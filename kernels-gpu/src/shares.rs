@@ -131,25 +131,21 @@ unsafe fn clear(args: &NumberArgs, place: Place, first: u32, count: u32) {
     }
 }
 
-/// Leaves what the rows of a window count for, `known` of them with the table's weights, in the shares of an anchor. An
-/// `earlier` window may have left something for the same rows.
+/// Finds the shares of an anchor that the rows of a window belong to, `known` of them: the window's spare words are the number
+/// of each row's share and pixel, after the block's next barrier.
 ///
 /// # Safety
 ///
-/// The whole block makes the call; the anchor, by its batch item and number, is the block's, and its tiles are marked. The
-/// table is complete, and a barrier passes before it or the window are changed.
+/// The whole block makes the call; the anchor, by its batch item and number, is the block's, and its tiles are marked.
 #[inline(always)]
-pub(crate) unsafe fn leave<T>(
+pub(crate) unsafe fn locate<T>(
     args: &BackwardArgs<T>,
     place: Place,
     [item, anchor]: [u32; 2],
     window: &Window,
     known: u32,
-    earlier: bool,
 ) {
-    let sizes = &args.sizes;
-    let (table, pixels) = (window.table(), window.spare());
-    let mark = Mark::new(anchor);
+    let (pixels, mark) = (window.spare(), Mark::new(anchor));
     let mut number = place.thread;
     while number < known {
         // SAFETY: the row is known, and lies on its map; its tile has the anchor's mark.
@@ -165,7 +161,25 @@ pub(crate) unsafe fn leave<T>(
         }
         number += place.threads;
     }
-    thread::sync_threads();
+}
+
+/// Leaves what the rows of a window count for, `known` of them with the table's weights, in their shares. An `earlier` window may
+/// have left something for the same rows.
+///
+/// # Safety
+///
+/// The whole block makes the call, after a barrier behind [`locate`]. The table is complete, and a barrier passes before it or the
+/// window are changed.
+#[inline(always)]
+pub(crate) unsafe fn leave<T>(
+    args: &BackwardArgs<T>,
+    place: Place,
+    window: &Window,
+    known: u32,
+    earlier: bool,
+) {
+    let sizes = &args.sizes;
+    let (table, pixels) = (window.table(), window.spare());
     let mut word = place.thread;
     while word < known * sizes.groups {
         let (number, group) = sizes.by_groups.divide(word);

@@ -19,6 +19,7 @@ mod device;
 mod driver;
 mod graph;
 mod host_arrays;
+mod launch;
 mod module;
 mod operator;
 mod session;

@@ -24,16 +24,22 @@ struct State {
     level: &'static Ptx,
     /// Levels to fall back to when the driver does not know the PTX version, highest last.
     lower: Vec<&'static Ptx>,
-    loaded: HashMap<&'static str, Loaded>,
+    loaded: HashMap<&'static str, Kernel>,
 }
 
+/// Architecture level from which on kernels wait themselves for the launches before them.
+const WAITS_FROM: u32 = 90;
+
 /// A kernel's handle. Its module stays loaded as long as the program runs, like the device.
-struct Loaded {
-    function: sys::CUfunction,
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
+    pub(super) function: sys::CUfunction,
+    /// Whether it waits itself for the launches before it.
+    pub(super) waits_itself: bool,
 }
 
 // SAFETY: handles of the driver, which any thread may use.
-unsafe impl Send for Loaded {}
+unsafe impl Send for Kernel {}
 
 impl Modules {
     /// The kernels for a device of this compute capability, 90 for 9.0 say.
@@ -59,17 +65,16 @@ impl Modules {
     }
 
     /// The kernel of this name, loaded now unless it was before. The device's context is current.
-    pub(super) fn function(&self, name: &'static str) -> Result<sys::CUfunction> {
+    pub(super) fn kernel(&self, name: &'static str) -> Result<Kernel> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = state.loaded.get(name) {
-            return Ok(loaded.function);
+        if let Some(&kernel) = state.loaded.get(name) {
+            return Ok(kernel);
         }
         loop {
             match load(state.level, name) {
-                Ok(loaded) => {
-                    let function = loaded.function;
-                    state.loaded.insert(name, loaded);
-                    return Ok(function);
+                Ok(kernel) => {
+                    state.loaded.insert(name, kernel);
+                    return Ok(kernel);
                 }
                 Err((Status::CUDA_ERROR_UNSUPPORTED_PTX_VERSION, _)) if !state.lower.is_empty() => {
                     // An older driver: an older level's PTX may still be one it knows.
@@ -84,7 +89,7 @@ impl Modules {
 }
 
 /// Compiles and loads one kernel; the driver's status and its log when it does not.
-fn load(level: &Ptx, name: &'static str) -> std::result::Result<Loaded, (Status, String)> {
+fn load(level: &Ptx, name: &'static str) -> std::result::Result<Kernel, (Status, String)> {
     let text = CString::new(level.kernel(name)).expect("PTX has no NUL");
     let mut log = vec![0_u8; 4096];
     let mut options = [
@@ -115,7 +120,9 @@ fn load(level: &Ptx, name: &'static str) -> std::result::Result<Loaded, (Status,
     // SAFETY: the module is loaded, the name NUL-terminated.
     let status = unsafe { sys::cuModuleGetFunction(&raw mut function, module, name.as_ptr()) };
     match status {
-        Status::CUDA_SUCCESS => Ok(Loaded { function }),
+        Status::CUDA_SUCCESS => {
+            Ok(Kernel { function, waits_itself: level.architecture >= WAITS_FROM })
+        }
         status => Err((status, String::new())),
     }
 }

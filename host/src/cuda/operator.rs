@@ -1,6 +1,5 @@
 //! The operator on arrays that are on the GPU already.
 
-use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr;
 
@@ -11,6 +10,7 @@ use crate::algorithm::Algorithm;
 use crate::cuda::array::DeviceArray;
 use crate::cuda::device::Device;
 use crate::cuda::driver::check;
+use crate::cuda::launch;
 use crate::cuda::stream::Stream;
 use crate::error::{Error, Result};
 use crate::kernels::{self, BackwardArrays, Executor, ForwardArrays, GpuElement, Launch, Plan};
@@ -278,28 +278,14 @@ impl Executor for Queue<'_> {
     unsafe fn launch<A: Copy + Send + Sync>(
         &self,
         entry: Entry<A>,
-        launch: Launch,
+        shape: Launch,
         mut args: A,
     ) -> Result<()> {
-        let function = self.device.modules().function(entry.name)?;
-        let mut parameters: [*mut c_void; 1] = [(&raw mut args).cast()];
-        // SAFETY: the kernel takes one parameter of type `A`, which the driver copies before it returns; the
-        // pointers in it are the caller's promise.
-        check(&format!("launching kernel {}", entry.name), unsafe {
-            sys::cuLaunchKernel(
-                function,
-                launch.grid.0,
-                launch.grid.1,
-                1,
-                launch.threads,
-                1,
-                1,
-                launch.shared_bytes,
-                self.stream.handle(),
-                parameters.as_mut_ptr(),
-                ptr::null_mut(),
-            )
-        })
+        let kernel = self.device.modules().kernel(entry.name)?;
+        // SAFETY: the kernel takes one parameter of type `A`; the pointers in it are the caller's promise.
+        let status =
+            unsafe { launch::launch(kernel, shape, self.stream.handle(), (&raw mut args).cast()) };
+        check(&format!("launching kernel {}", entry.name), status)
     }
 
     unsafe fn zero(&self, name: &'static str, array: *mut u8, bytes: usize) -> Result<()> {

@@ -11,7 +11,7 @@ use kernels_gpu::{Entry, Kernels, MANY_POINTS, MARK_TILES, NUMBER_SHARES};
 use crate::algorithm::Algorithm;
 use crate::error::{Error, Result};
 use crate::kernels::numbering::Numbering;
-use crate::kernels::plan::{Launch, Plan, Rows};
+use crate::kernels::plan::{Launch, Plan, Rows, Samples};
 
 /// Channels from which on a feature row is long.
 const LONG_ROW: u32 = 256;
@@ -145,10 +145,14 @@ pub(crate) unsafe fn forward<K: Kernels, E: Executor>(
     let ForwardArrays { table: maps, features, locations, weights, output, scratch } = arrays;
     match algorithm {
         Algorithm::Fast | Algorithm::Repeatable => {
-            let wide = plan.forward_is_wide::<K>() && aligned(&[features.addr()]);
-            let entry = if wide { K::FORWARD_WIDE } else { K::FORWARD_ANY };
-            let sizes = plan.forward_sizes(K::PER_VECTOR);
-            let launch = plan.forward_launch(&sizes);
+            let samples = plan.forward_samples::<K>(aligned(&[features.addr()]));
+            let entry = match (samples, K::FORWARD_TENSOR) {
+                (Samples::Tensor, Some(tensor)) => tensor,
+                (Samples::Any, _) => K::FORWARD_ANY,
+                _ => K::FORWARD_WIDE,
+            };
+            let sizes = plan.forward_sizes(samples, K::PER_VECTOR);
+            let launch = plan.forward_launch(samples, &sizes);
             let args = ForwardArgs {
                 sizes,
                 maps,

@@ -2,8 +2,9 @@
 
 use kernels_gpu::args::{Divisor, Sizes, rule};
 use kernels_gpu::{
-    CHANNELS_PER_LANE, Kernels, MANY_POINTS, MARK_THREADS, MAX_GROUPS, WARP_LANES, WindowSizes,
-    backward_shared_bytes, forward_shared_bytes, gather_shared_bytes, number_shared_bytes,
+    CHANNELS_PER_LANE, Kernels, MANY_POINTS, MARK_THREADS, MAX_GROUPS, TENSOR_CHANNELS, WARP_LANES,
+    WindowSizes, backward_shared_bytes, forward_shared_bytes, gather_shared_bytes,
+    number_shared_bytes,
 };
 
 use crate::error::{Error, Result};
@@ -61,6 +62,17 @@ pub(crate) struct Launch {
     pub(crate) threads: u32,
     /// Bytes of dynamic shared memory of a block.
     pub(crate) shared_bytes: u32,
+}
+
+/// How the forward kernels add samples up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Samples {
+    /// On tensor cores, 16 bytes at a time; blocks have [`TENSOR_CHANNELS`] each.
+    Tensor,
+    /// 16 bytes at a time, each within one weight group.
+    Wide,
+    /// One element at a time.
+    Any,
 }
 
 /// How the backward kernels take rows.
@@ -192,6 +204,20 @@ impl Plan {
         self.sizes.channels_per_group().is_multiple_of(K::PER_VECTOR)
     }
 
+    /// How the forward kernels add samples up. Tensor cores take tiles that should be mostly full, and there has to be a row to
+    /// read where none counts.
+    pub(crate) fn forward_samples<K: Kernels>(&self, aligned: bool) -> Samples {
+        let channels = self.sizes.channels;
+        let missing = channels.next_multiple_of(TENSOR_CHANNELS) - channels;
+        if !aligned || !self.forward_is_wide::<K>() {
+            Samples::Any
+        } else if K::FORWARD_TENSOR.is_some() && missing * 3 <= channels && self.sizes.rows > 0 {
+            Samples::Tensor
+        } else {
+            Samples::Wide
+        }
+    }
+
     /// How the backward kernels take rows: 16 bytes at a time, where groups allow it and the arrays are aligned.
     pub(crate) fn backward_rows<K: Kernels>(&self, aligned: bool) -> Rows {
         let size = self.sizes.channels_per_group();
@@ -213,17 +239,22 @@ impl Plan {
     ///
     /// A block reads the same rows again and again, and is the faster the more of them stay in the first-level cache. So
     /// blocks with much to read, because elements are fp32 or points many, have half of the channels each.
-    pub(crate) fn forward_sizes(&self, per_vector: u32) -> Sizes {
+    pub(crate) fn forward_sizes(&self, samples: Samples, per_vector: u32) -> Sizes {
         let is_large = per_vector <= 4 || self.sizes.points >= MANY_POINTS;
-        let most = if is_large { WARP_LANES / 2 } else { WARP_LANES };
-        Sizes { lanes: self.sizes.lanes.min(most), ..self.sizes }
+        let lanes = match samples {
+            Samples::Tensor => TENSOR_CHANNELS / CHANNELS_PER_LANE,
+            _ if is_large => self.sizes.lanes.min(WARP_LANES / 2),
+            _ => self.sizes.lanes,
+        };
+        Sizes { lanes, ..self.sizes }
     }
 
     /// One block per part of an anchor and tile, for the [`forward_sizes`](Self::forward_sizes).
-    pub(crate) fn forward_launch(&self, sizes: &Sizes) -> Launch {
+    pub(crate) fn forward_launch(&self, samples: Samples, sizes: &Sizes) -> Launch {
         let tiles = sizes.channels.div_ceil(sizes.lanes * CHANNELS_PER_LANE);
         let grid = (self.part_blocks(), tiles);
-        let warps = if sizes.points >= MANY_POINTS { WARPS } else { SMALL_WARPS };
+        let has_much_to_do = sizes.points >= MANY_POINTS && samples != Samples::Tensor;
+        let warps = if has_much_to_do { WARPS } else { SMALL_WARPS };
         Self::block_launch(grid, warps, forward_shared_bytes(warps))
     }
 
@@ -385,6 +416,19 @@ mod tests {
         assert_eq!(twelve.backward_rows::<f32>(true), Rows::Uneven);
         let beyond_a_tile = plan(1, 1, 1024, 2).unwrap();
         assert_eq!(beyond_a_tile.backward_rows::<f32>(true), Rows::Uneven);
+    }
+
+    #[test]
+    fn tensor_cores_take_sixteen_bits_in_tiles_that_are_mostly_full() {
+        let samples = |channels| plan(1, 1, channels, 8).unwrap().forward_samples::<F16>(true);
+        assert_eq!([192, 256, 384, 1024].map(samples), [Samples::Tensor; 4]);
+        assert_eq!([64, 128, 184, 320].map(samples), [Samples::Wide; 4]);
+        let common = plan(1, 1, 256, 8).unwrap();
+        assert_eq!(common.forward_samples::<F16>(false), Samples::Any);
+        assert_eq!(common.forward_samples::<f32>(true), Samples::Wide);
+        assert_eq!(common.forward_sizes(Samples::Tensor, 8).lanes, 32);
+        assert_eq!(common.forward_sizes(Samples::Wide, 8).lanes, 32);
+        assert_eq!(common.forward_sizes(Samples::Wide, 4).lanes, 16);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `run.rs`, `rows.rs` | the matrices that go in, four neighbours at a time |
 //! | `product.rs` | a tile of a product, through shared memory |
-//! | `arithmetic.rs`, `tensor.rs`, `mma.rs` | the multiplications: fp32, or tensor cores |
+//! | `arithmetic.rs`, `tensor.rs` | the multiplications: fp32, or tensor cores |
 //! | `no_tensor.rs` | fp32 in place of tensor cores |
 //! | `linear.rs`, `target.rs` | the layer, the gradients of its input, weight and bias; where they go |
 //! | `drop.rs` | a gradient back through dropout |
@@ -13,8 +13,6 @@
 pub(crate) mod arithmetic;
 pub(crate) mod drop;
 pub(crate) mod linear;
-#[cfg(any(not(target_arch = "nvptx64"), cuda_arch_ge_80))]
-mod mma;
 mod product;
 pub(crate) mod rows;
 mod run;

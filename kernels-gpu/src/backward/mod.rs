@@ -1,30 +1,39 @@
-//! Backward for locations and weights: one block per anchor, or [part](crate::parts) of one. It finds the distinct rows of the anchor's samples
-//! ([`rows`](crate::rows)); its workers read each row once and multiply it with the output gradient, which leaves one
-//! number per row and weight group ([`group_sums`](crate::group_sums)); from these each sample has the gradients of its
-//! weights and location.
+//! Backward for locations and weights: one block per anchor, or [part](crate::parts) of one. It finds the distinct rows of
+//! the anchor's samples ([`rows`](crate::rows)) and multiplies each once with the output gradient, which leaves one number per
+//! row and weight group; from these each sample has the gradients of its weights and location.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `take_rows.rs` | what is done with the rows: a worker takes a few at a time |
+//! | `group_sums.rs` | the products of a worker's rows, summed over each weight group |
 //!
 //! The gradient of the features is a sum over the samples of all anchors. Where each pixel belongs to one map it is the
 //! business of [`gather`](crate::gather), for which the kernels here leave what the rows count for
-//! ([`shares`](crate::shares)). Otherwise the kernels here do it as well (`SCATTER`): they add to memory by the widest
+//! ([`shares`](crate::shares)). Otherwise the kernels here do it as well ([`Scatter`]): they add to memory by the widest
 //! vector reduction the architecture has, in no fixed order, once for each distinct row.
 
+mod group_sums;
+mod take_rows;
+
 use crate::args::{BackwardArgs, Sizes};
-use crate::block::{Place, WARP};
-use crate::channels::Channels;
-use crate::group_sums::{self, GroupSums, Numbers, sum_over_lanes};
-use crate::limits::{CHANNELS_PER_LANE, PAIRS_AT_A_TIME, window_words};
+use crate::block::Place;
+use crate::lane_sums::sum_two_over_lanes;
+use crate::limits::{PAIRS_AT_A_TIME, window_words};
 use crate::memory::{self, SharedWords};
 use crate::parts::Part;
 use crate::rows::{Named, Owner, Run, Samples, Window, load_map};
 use crate::shares;
 use crate::storage::Storage;
-use crate::unroll::{array4, upto8};
+use crate::unroll::array4;
 use crate::visible::{Visible, is_visible};
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
-use cuda_std::{thread, warp};
+use cuda_std::thread;
 
-/// The backward kernel for one element type, one way to deal out channels and one to add them up.
+pub(crate) use group_sums::{ByLanes, ByMemory};
+pub(crate) use take_rows::{Multiply, Scatter, TakeRows};
+
+/// The backward kernel for one element type and one way to take rows.
 ///
 /// Grid: `B * A * parts`. Block: whole warps. Shared memory:
 /// [`backward_shared_bytes`](crate::backward_shared_bytes).
@@ -33,9 +42,7 @@ use cuda_std::{thread, warp};
 ///
 /// The pointers of `args` are valid as it says, for the sizes it gives.
 #[inline(always)]
-pub(crate) unsafe fn backward<T: Storage, C: Channels<T>, S: GroupSums<T, C>, const SCATTER: bool>(
-    args: BackwardArgs<T>,
-) {
+pub(crate) unsafe fn backward<T: Storage, R: TakeRows<T>>(args: BackwardArgs<T>) {
     let sizes = &args.sizes;
     let part = Part::new(sizes, thread::block_idx_x());
     let weights = part.first_pair * (sizes.levels * sizes.groups) as usize;
@@ -58,12 +65,12 @@ pub(crate) unsafe fn backward<T: Storage, C: Channels<T>, S: GroupSums<T, C>, co
     unsafe {
         let place = Place::new(sizes);
         clear(&args, place, part);
-        differentiate::<T, C, S, SCATTER>(&args, place, &anchor);
+        differentiate::<T, R>(&args, place, &anchor);
     }
 }
 
 /// An anchor, or a part of one, and what of the arrays belongs to it.
-struct Anchor<T> {
+pub(crate) struct Anchor<T> {
     part: Part,
     features: *const T,
     grad_features: *mut f32,
@@ -95,13 +102,13 @@ unsafe fn clear<T>(args: &BackwardArgs<T>, place: Place, part: Part) {
     }
 }
 
-/// The gradients of one anchor's locations and weights, and with `SCATTER` its part of the features' one.
+/// The gradients of one anchor's locations and weights, and its part of the features' one where rows are scattered.
 ///
 /// # Safety
 ///
 /// The whole block makes the call, after [`clear`]; the arrays of `args` and `anchor` are valid.
 #[inline(always)]
-unsafe fn differentiate<T: Storage, C: Channels<T>, S: GroupSums<T, C>, const SCATTER: bool>(
+unsafe fn differentiate<T: Storage, R: TakeRows<T>>(
     args: &BackwardArgs<T>,
     place: Place,
     anchor: &Anchor<T>,
@@ -110,17 +117,28 @@ unsafe fn differentiate<T: Storage, C: Channels<T>, S: GroupSums<T, C>, const SC
     let pairs = anchor.part.pairs;
     let samples = &anchor.samples;
     let window = Window::new(args.window, sizes.groups);
+    // SAFETY: launches before have numbered the shares, if there are any.
+    let leaves_shares = !R::SCATTERS && unsafe { args.shares.fit() };
     let (mut first, mut earlier) = (0, false);
     while first < pairs {
-        // SAFETY: the whole block is here with the same arguments, and a barrier has passed since the last list was
-        // read. The barriers of the first call also order the zeros before what follows.
+        // SAFETY: the whole block is here with the same arguments, and a barrier has passed since the last list and the
+        // window were read. The barriers of the first call also order the zeros and the cleared window before what follows.
         unsafe {
+            window.clear(Place::again(sizes));
             let seen = samples.visible.collect(place, first, pairs, |pair| {
                 is_visible(samples.locations, pair, sizes.rule)
             });
             let (mut start, end) = (0, seen * sizes.levels);
             while start < end {
-                start = take_window::<T, C, S, SCATTER>(args, anchor, &window, start, end, earlier);
+                start = take_window::<T, R>(
+                    args,
+                    anchor,
+                    &window,
+                    start,
+                    end,
+                    leaves_shares,
+                    earlier,
+                );
                 earlier = true;
             }
         }
@@ -129,18 +147,21 @@ unsafe fn differentiate<T: Storage, C: Channels<T>, S: GroupSums<T, C>, const SC
 }
 
 /// Takes samples from `start` on, as many as the window holds and at most to `end`, and does everything that is to be
-/// done for them. Returns the first sample that is left. `earlier` says whether the anchor had a window before.
+/// done for them. Returns the first sample that is left. `leaves_shares` says whether the anchor has shares, `earlier` whether
+/// it had a window before.
 ///
 /// # Safety
 ///
-/// The whole block makes the call. The list of visible pairs is complete, and nobody uses the window.
+/// The whole block makes the call. The list of visible pairs is complete, the window is cleared, and nobody uses it; it is
+/// again when samples are left.
 #[inline(always)]
-unsafe fn take_window<T: Storage, C: Channels<T>, S: GroupSums<T, C>, const SCATTER: bool>(
+unsafe fn take_window<T: Storage, R: TakeRows<T>>(
     args: &BackwardArgs<T>,
     anchor: &Anchor<T>,
     window: &Window,
     start: u32,
     end: u32,
+    leaves_shares: bool,
     earlier: bool,
 ) -> u32 {
     let sizes = &args.sizes;
@@ -148,8 +169,6 @@ unsafe fn take_window<T: Storage, C: Channels<T>, S: GroupSums<T, C>, const SCAT
     let (mut run, mut known) = (Run { first: start, count: 0 }, 0);
     // SAFETY: the whole block is here with the same arguments; the barriers are those the calls ask for.
     unsafe {
-        window.clear(Place::again(sizes));
-        thread::sync_threads();
         loop {
             let place = Place::again(sizes);
             let next = start + run.count;
@@ -158,128 +177,38 @@ unsafe fn take_window<T: Storage, C: Channels<T>, S: GroupSums<T, C>, const SCAT
                 break;
             }
             let round = Run { first: next, count };
+            // Weights are on their way while rows are looked up.
+            let weights = window.fetch_weights(sizes, place, samples, round, 0);
             let slots = window.stage(sizes, place, samples, round, run.count);
+            window.stage_weights(sizes, place, samples, round, run.count, weights);
             thread::sync_threads();
             known = window.number(place, round, run.count, slots, known);
             run.count += count;
         }
-        window.stage_weights(sizes, Place::again(sizes), samples, run);
-        thread::sync_threads();
-        let leaves_shares = !SCATTER && args.shares.fit();
-        if SCATTER || leaves_shares {
+        if leaves_shares {
+            let number = [anchor.part.item as u32, anchor.part.number];
+            shares::locate(args, Place::again(sizes), number, window, known);
+        }
+        if R::SCATTERS || leaves_shares {
             let owner = Owner::of_maps(sizes.shared_rows != 0);
             window.add_weights(Place::again(sizes), run.count, owner);
             thread::sync_threads();
         }
         if leaves_shares {
-            let number = [anchor.part.item as u32, anchor.part.number];
-            shares::leave(args, Place::again(sizes), number, window, known, earlier);
+            shares::leave(args, Place::again(sizes), window, known, earlier);
             thread::sync_threads();
         }
-        if S::WHOLE_GROUPS {
-            take_rows::<T, C, S, SCATTER, true>(args, anchor, window, known);
-        } else {
-            // The table has to keep all weights until the last tile of a row is added.
-            if SCATTER {
-                take_rows::<T, C, S, true, false>(args, anchor, window, known);
-                thread::sync_threads();
-            }
-            take_rows::<T, C, S, false, true>(args, anchor, window, known);
-        }
+        R::take(args, anchor, window, known);
         thread::sync_threads();
         sample_gradients(sizes, Place::again(sizes), anchor, window, run);
+        if start + run.count < end {
+            window.clear(Place::again(sizes));
+        }
         thread::sync_threads();
         store_location_gradients(sizes, Place::again(sizes), anchor, run);
         thread::sync_threads();
     }
     start + run.count
-}
-
-/// Goes through the rows of the window. With `ADD` it adds the output gradient, times what a row counts for, to the
-/// gradient of the features: the table has what rows count for. With `MULTIPLY` it multiplies every row with the output
-/// gradient: the table has the sums over the channels of each group afterwards.
-///
-/// # Safety
-///
-/// The whole block makes the call; the window has `known` rows, all in the features. Both at once need a tile
-/// to have whole groups.
-#[inline(always)]
-unsafe fn take_rows<
-    T: Storage,
-    C: Channels<T>,
-    S: GroupSums<T, C>,
-    const ADD: bool,
-    const MULTIPLY: bool,
->(
-    args: &BackwardArgs<T>,
-    anchor: &Anchor<T>,
-    window: &Window,
-    known: u32,
-) {
-    let sizes = &args.sizes;
-    let place = Place::again(sizes);
-    let workers = place.warps * place.workers;
-    let scratch = SharedWords::new(
-        window_words::end(args.window, sizes.groups)
-            + place.warp * window_words::PER_WARP
-            + place.worker * place.lanes * CHANNELS_PER_LANE,
-    );
-    let table = window.table();
-    let bytes = |element: usize| sizes.channels as usize * element;
-    let mut tile = 0;
-    while tile * place.lanes * CHANNELS_PER_LANE < sizes.channels {
-        // SAFETY: the tile exists.
-        let part = unsafe { group_sums::Part::new::<T, C>(sizes, anchor.grad_output, place, tile) };
-        let mut begin = place.warp * place.workers;
-        // The loop runs as often for every lane of a warp: its lanes meet inside.
-        while begin < known {
-            let numbers = Numbers { first: begin + place.worker, step: workers, known };
-            // Behind the last row it is taken again, and not used.
-            // SAFETY: the numbers are known.
-            let rows = array4(|index| unsafe {
-                window.row(numbers.get(index as u32).min(known - 1)) as usize
-            });
-            let mut pixels = [[0.0; CHANNELS_PER_LANE as usize]; 4];
-            if MULTIPLY {
-                upto8(S::ROWS, |index| {
-                    // SAFETY: a row of the features.
-                    pixels[index] = unsafe {
-                        C::load_row(anchor.features, rows[index] * bytes(size_of::<T>()), part.tile)
-                    };
-                });
-            }
-            if ADD {
-                upto8(S::ROWS, |index| {
-                    let number = numbers.get(index as u32);
-                    if number < known {
-                        let mut values = part.upstream;
-                        upto8(C::SLOTS, |slot| {
-                            // SAFETY: the row and the group are in the table.
-                            let weight = unsafe { table.at(table.place(number), part.groups[slot]) };
-                            upto8(C::PER_SLOT, |within| values[slot * C::PER_SLOT + within] *= weight);
-                        });
-                        let offset = rows[index] * bytes(size_of::<f32>());
-                        let target = anchor.grad_features.wrapping_byte_add(offset);
-                        // SAFETY: a row of the gradient, only ever added to.
-                        unsafe { C::add(target, part.tile, &values) };
-                    }
-                });
-            }
-            if MULTIPLY {
-                // SAFETY: all lanes of the warp are here, and have read what their rows count for; rows go round the
-                // workers.
-                unsafe {
-                    if ADD {
-                        warp::sync_warp(WARP);
-                    }
-                    let size = sizes.channels_per_group();
-                    S::add_up(&pixels, table, &numbers, &part, size, scratch);
-                }
-            }
-            begin += S::ROWS as u32 * workers;
-        }
-        tile += 1;
-    }
 }
 
 /// The gradients of the weights of the window's samples, and the derivatives by their locations. Complete after the
@@ -308,9 +237,13 @@ unsafe fn sample_gradients<T: Storage>(
     while begin < run.count {
         let sample = begin + of_warp;
         let (mut across, mut down) = (0.0, 0.0);
+        let mut sides = [0; 2];
         if sample < run.count {
-            // SAFETY: the sample is one of the run's.
+            // SAFETY: the sample is one of the run's, its map exists.
             unsafe {
+                // Wanted at the end, and on its way until then.
+                let map = load_map(anchor.samples.maps.add(window.map(sample) as usize));
+                sides = [map.width, map.height];
                 let rows = window.places(sample);
                 if rows.iter().any(Option::is_some) {
                     let Named { pair, level } = anchor.samples.name(sizes, run.first + sample);
@@ -339,15 +272,11 @@ unsafe fn sample_gradients<T: Storage>(
                 }
             }
         }
-        let across = sum_over_lanes(across, width);
-        let down = sum_over_lanes(down, width);
-        if lane == 0 && sample < run.count {
-            // SAFETY: the sample's map exists; its words are this lane's.
-            unsafe {
-                let map = load_map(anchor.samples.maps.add(window.map(sample) as usize));
-                slopes.set(2 * sample, (map.width as f32 * across).to_bits());
-                slopes.set(2 * sample + 1, (map.height as f32 * down).to_bits());
-            }
+        let slope = sum_two_over_lanes([across, down], lane, width);
+        if lane < 2 && sample < run.count {
+            let side = if lane == 0 { sides[0] } else { sides[1] };
+            // SAFETY: one of the sample's words is this lane's.
+            unsafe { slopes.set(2 * sample + lane, (side as f32 * slope).to_bits()) };
         }
         begin += place.warps * per_warp;
     }

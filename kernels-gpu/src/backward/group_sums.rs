@@ -3,6 +3,7 @@
 use crate::args::Sizes;
 use crate::block::{Place, WARP};
 use crate::channels::{Channels, Lane, Tile, Wide};
+use crate::lane_sums::{sum_four_over_lanes, sum_over_lanes};
 use crate::limits::CHANNELS_PER_LANE;
 use crate::memory::SharedWords;
 use crate::rows::Table;
@@ -144,51 +145,14 @@ impl<T: Storage> GroupSums<T, Wide> for ByLanes {
         };
         let lane_of_group = tile.lane & (span - 1);
         if span >= 4 {
-            let (index, sum) = sum_four_over_lanes(sums, tile.lane, span);
-            leave(index, sum, lane_of_group < 4);
+            let sum = sum_four_over_lanes(sums, tile.lane, span);
+            leave(tile.lane & 3, sum, lane_of_group < 4);
         } else {
             each4(|index| {
                 leave(index as u32, sum_over_lanes(sums[index], span), lane_of_group == 0);
             });
         }
     }
-}
-
-/// Adds a value over neighbouring lanes, `width` of them, a power of two; every lane gets the sum.
-#[inline(always)]
-pub(crate) fn sum_over_lanes(mut value: f32, width: u32) -> f32 {
-    let mut distance = width / 2;
-    while distance > 0 {
-        // SAFETY: the callers keep all lanes of the warp together.
-        value += unsafe { warp::warp_shuffle_xor(WARP, value, distance, 32) }.0;
-        distance /= 2;
-    }
-    value
-}
-
-/// Adds four values, each over neighbouring lanes, `width` of them, a power of two from 4 on. Lane `i` gets the sum of
-/// value `i % 4`, which is returned with it: half of the shuffles that four separate sums take.
-#[inline(always)]
-fn sum_four_over_lanes(values: [f32; 4], lane: u32, width: u32) -> (u32, f32) {
-    // SAFETY: the callers keep all lanes of the warp together.
-    let swap = |value: f32, distance| unsafe { warp::warp_shuffle_xor(WARP, value, distance, 32) }.0;
-    // Each lane keeps two of the values and hands the other two to the lane that keeps those.
-    let upper = lane & 2 != 0;
-    let (keep, give) = if upper {
-        ([values[2], values[3]], [values[0], values[1]])
-    } else {
-        ([values[0], values[1]], [values[2], values[3]])
-    };
-    let two = [keep[0] + swap(give[0], 2), keep[1] + swap(give[1], 2)];
-    let odd = lane & 1 != 0;
-    let (keep, give) = if odd { (two[1], two[0]) } else { (two[0], two[1]) };
-    let mut sum = keep + swap(give, 1);
-    let mut distance = 4;
-    while distance < width {
-        sum += swap(sum, distance);
-        distance *= 2;
-    }
-    (lane & 3, sum)
 }
 
 /// Rows whose slots find room in the scratch of a worker together.

@@ -1,10 +1,78 @@
 //! The tensor cores: one instruction on the GPU; in the emulator the same sums, over what the lanes of the warp tell
 //! each other.
 
+use crate::args::{Bf16, F16};
+use crate::memory;
 #[cfg(target_arch = "nvptx64")]
-pub(crate) use device::*;
+use device::*;
 #[cfg(not(target_arch = "nvptx64"))]
-pub(crate) use host::*;
+use host::*;
+
+/// A type of factors that tensor cores have.
+pub(crate) trait Factor {
+    /// Depths in a word.
+    const DEPTHS: u32;
+
+    /// Whether it is IEEE half precision; of the types of two depths only this one and bf16 are there.
+    const IEEE_HALF: bool;
+
+    /// A word of factors; the second counts where a word has two.
+    fn word(first: f32, second: f32) -> u32;
+
+    /// Adds the product of 16 lines by 8 to the sums, eight words deep, spread over the lanes of a warp.
+    ///
+    /// With `g = lane / 4` and `t = lane % 4` a lane has lines `g` and `g + 8` of words `t` and then `t + 4` of the left
+    /// matrix, words `t` and `t + 4` of line `g` of the right one, and columns `2 t` and `2 t + 1` of rows `g` and then
+    /// `g + 8` of the sums. Where a word has two depths, the first is in its lower half.
+    ///
+    /// # Safety
+    ///
+    /// All lanes of the warp make the call together.
+    unsafe fn multiply(left: [u32; 4], right: [u32; 2], sums: [f32; 4]) -> [f32; 4];
+}
+
+/// 10 bits behind the point and the exponents of fp32.
+pub(crate) struct Tf32;
+
+impl Factor for Tf32 {
+    const DEPTHS: u32 = 1;
+    const IEEE_HALF: bool = false;
+
+    #[inline(always)]
+    fn word(first: f32, _: f32) -> u32 {
+        tf32(first)
+    }
+
+    #[inline(always)]
+    unsafe fn multiply(left: [u32; 4], right: [u32; 2], sums: [f32; 4]) -> [f32; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { tf32_16x8x8(left, right, sums) }
+    }
+}
+
+/// Gives a 16-bit type its factors.
+macro_rules! sixteen_bit_factor {
+    ($type:ident, $half:literal, $round:path, $multiply:path) => {
+        impl Factor for $type {
+            const DEPTHS: u32 = 2;
+            const IEEE_HALF: bool = $half;
+
+            #[inline(always)]
+            fn word(first: f32, second: f32) -> u32 {
+                u32::from($round(first)) | u32::from($round(second)) << 16
+            }
+
+            #[inline(always)]
+            unsafe fn multiply(left: [u32; 4], right: [u32; 2], sums: [f32; 4]) -> [f32; 4] {
+                // SAFETY: the caller's promise.
+                unsafe { $multiply(left, right, sums) }
+            }
+        }
+    };
+}
+
+sixteen_bit_factor!(F16, true, memory::f32_to_f16, f16_16x8x16);
+sixteen_bit_factor!(Bf16, false, memory::f32_to_bf16, bf16_16x8x16);
 
 #[cfg(target_arch = "nvptx64")]
 mod device {
@@ -47,11 +115,7 @@ mod device {
     }
 
     product! {
-        /// Adds the product of a 16 by 8 and an 8 by 8 matrix to a 16 by 8 one, spread over the lanes of a warp.
-        ///
-        /// With `g = lane / 4` and `t = lane % 4` a lane has rows `g` and `g + 8` of columns `t` and then `t + 4` of the left
-        /// matrix, rows `t` and `t + 4` of column `g` of the right one, and columns `2 t` and `2 t + 1` of rows `g` and then
-        /// `g + 8` of the sums.
+        /// [`Factor::multiply`](super::Factor::multiply) for tf32.
         ///
         /// # Safety
         ///
@@ -60,8 +124,7 @@ mod device {
     }
 
     product! {
-        /// Adds the product of a 16 by 16 and a 16 by 8 matrix of fp16 to a 16 by 8 one, spread over the lanes of a warp as in
-        /// [`tf32_16x8x8`], with two neighbours in depth in place of one, the first in the lower half of a word.
+        /// [`Factor::multiply`](super::Factor::multiply) for fp16.
         ///
         /// # Safety
         ///
@@ -70,7 +133,7 @@ mod device {
     }
 
     product! {
-        /// As [`f16_16x8x16`], for bf16.
+        /// [`Factor::multiply`](super::Factor::multiply) for bf16.
         ///
         /// # Safety
         ///
@@ -90,11 +153,7 @@ mod host {
         if value.is_nan() { bits } else { bits.wrapping_add(0x1000) & !0x1fff }
     }
 
-    /// Adds the product of a 16 by 8 and an 8 by 8 matrix to a 16 by 8 one, spread over the lanes of a warp.
-    ///
-    /// With `g = lane / 4` and `t = lane % 4` a lane has rows `g` and `g + 8` of columns `t` and then `t + 4` of the left
-    /// matrix, rows `t` and `t + 4` of column `g` of the right one, and columns `2 t` and `2 t + 1` of rows `g` and then
-    /// `g + 8` of the sums.
+    /// [`Factor::multiply`](super::Factor::multiply) for tf32.
     ///
     /// # Safety
     ///
@@ -104,8 +163,7 @@ mod host {
         unsafe { product(left, right, sums, |word| [f32::from_bits(word), 0.0]) }
     }
 
-    /// Adds the product of a 16 by 16 and a 16 by 8 matrix of fp16 to a 16 by 8 one, spread over the lanes of a warp as in
-    /// [`tf32_16x8x8`], with two neighbours in depth in place of one, the first in the lower half of a word.
+    /// [`Factor::multiply`](super::Factor::multiply) for fp16.
     ///
     /// # Safety
     ///
@@ -116,7 +174,7 @@ mod host {
         unsafe { product(left, right, sums, halves) }
     }
 
-    /// As [`f16_16x8x16`], for bf16.
+    /// [`Factor::multiply`](super::Factor::multiply) for bf16.
     ///
     /// # Safety
     ///
