@@ -73,7 +73,7 @@ impl Workspace {
             fs::write(&target, text).with_context(|| target.display().to_string())?;
         }
         remove_others(&root, &root, &files)?;
-        Ok(Copy { root, target: self.target_directory.clone(), _lock: lock })
+        Ok(Copy { root, target: folder.join("target"), _lock: lock })
     }
 
     /// Adds the files below a folder, from the root on, without hidden ones and what was built.
@@ -111,7 +111,7 @@ fn remove_others(root: &Path, folder: &Path, files: &HashSet<PathBuf>) -> Result
 pub(crate) struct Copy {
     /// Its root folder.
     pub(crate) root: PathBuf,
-    /// Where it is built: in the workspace's own target folder, which has the dependencies already.
+    /// Where it is built: not in the workspace's own target folder, where cargo would take its packages for the workspace's.
     pub(crate) target: PathBuf,
     /// Held so that two runs do not plant in the same copy.
     _lock: File,

@@ -29,6 +29,8 @@ on_every_backend!(
     not_a_number_spreads_from_counted_samples_only,
     not_a_number_spreads_to_touched_pixels_only,
     weights_of_almost_nothing_spread_not_a_number,
+    infinities_stay_in_their_channels,
+    coefficients_keep_their_bits,
     missing_corners_are_not_read,
     ties_are_rounded_to_even,
     more_elements_than_a_grid_has_threads,
@@ -65,6 +67,9 @@ fn sizes() -> Vec<Sizes> {
         sizes(2, 2, 3, 2, &[(3, 4)], 5, 57),
         sizes(1, 3, 3, 2, &[(4, 5), (2, 2)], 3, 128),
         sizes(1, 2, 3, 1, &[(3, 3)], 1, 512),
+        // A tile that is not full; more samples than a warp stages at a time, and an odd number of them.
+        sizes(1, 2, 3, 2, &[(4, 5), (3, 3), (2, 2)], 6, 32),
+        sizes(1, 2, 63, 1, &[(6, 7), (4, 3), (2, 2)], 8, 32),
     ]
 }
 
@@ -510,6 +515,66 @@ fn weights_of_almost_nothing_spread_not_a_number<T: Element>(subject: &Subject) 
     }
 }
 
+/// An infinite feature, of rows that tensor cores multiply whole: others' zeros times infinity are nothing to add.
+fn infinities_stay_in_their_channels<T: Element>(subject: &Subject) {
+    let levels = [(3, 4), (2, 2)].map(|(height, width)| LevelShape { height, width });
+    let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
+    let shape = AggregationShape::new(layout, 1, 2, 5, 256, 8).expect("sizes fit");
+    let mut case = Case::random(shape, 15);
+    case.weights.mapv_inplace(f64::abs);
+    // Of the second anchor one point alone lies near the pixel: the others are in the far corner.
+    case.sampling_locations.slice_mut(s![0, 0, .., 0, ..]).fill(0.2);
+    case.sampling_locations.slice_mut(s![0, 1, .., 0, ..]).fill(0.8);
+    case.sampling_locations.slice_mut(s![0, 1, 3, 0, ..]).fill(0.2);
+    for point in [0, 3] {
+        case.weights.slice_mut(s![0, .., point, .., .., ..]).fill(0.5);
+    }
+    let finite = case.clone().cast::<T>().run(subject, BorderRule::Operator).0;
+    case.feature_maps[[0, 0, 37]] = f64::INFINITY;
+    let output = case.cast::<T>().run(subject, BorderRule::Operator).0;
+    for ((item, anchor, channel), value) in output.indexed_iter() {
+        let expected =
+            if channel == 37 { f64::INFINITY } else { finite[[item, anchor, channel]].to_f64() };
+        // The published algorithm adds in any order.
+        let bound = (4.0 * T::DTYPE.epsilon()).max(1e-5) * (1.0 + expected.abs());
+        let error = (value.to_f64() - expected).abs();
+        let is_as_expected = value.to_f64() == expected || error <= bound;
+        assert!(is_as_expected, "anchor {anchor}, channel {channel}: {value} for {expected}");
+    }
+}
+
+/// Differences of coefficients that an element type could not hold, of numbers it holds exactly.
+fn coefficients_keep_their_bits<T: Element>(subject: &Subject) {
+    let layout = FeatureLayout::uniform(1, &[LevelShape { height: 2, width: 2 }]);
+    for channels in [8, 256] {
+        let shape =
+            AggregationShape::new(layout.clone().expect("has pixels"), 1, 20, 2, channels, 1)
+                .expect("sizes fit");
+        let mut case = Case::random(shape, 0);
+        // A step of 1024 from left to right, or from top to bottom.
+        for (row, value) in [1024.0, 0.0, 2048.0, 1024.0].into_iter().enumerate() {
+            case.feature_maps.slice_mut(s![0, row, ..]).fill(value);
+        }
+        for anchor in 0..20 {
+            let at = [0.3 + 0.017 * anchor as f64, 0.31 + 0.013 * anchor as f64];
+            for (point, step) in [0.0, 0.0005].into_iter().enumerate() {
+                for side in 0..2 {
+                    let location = at[side] + step * [1.0, -1.0][side];
+                    case.sampling_locations[[0, anchor, point, 0, side]] =
+                        f64::from(location as f32);
+                }
+                case.weights[[0, anchor, point, 0, 0, 0]] = [-1.0, 1.0][point];
+            }
+        }
+        // On a map of two pixels a location moves twice as far: across by 0.001, which costs 1.024, and up by as much.
+        let output = case.cast::<T>().run(subject, BorderRule::Operator).0;
+        for value in &output {
+            let error = value.to_f64() + 2.0 * 1.024;
+            assert!(error.abs() < 0.1, "{value} with {channels} channels");
+        }
+    }
+}
+
 /// The neighbours in memory of the border pixels are NaN: rows before and after the map, and the far end of the
 /// neighbouring pixel rows.
 fn missing_corners_are_not_read<T: Element>(subject: &Subject) {
@@ -518,8 +583,12 @@ fn missing_corners_are_not_read<T: Element>(subject: &Subject) {
     let layout = FeatureLayout::new(shapes.view(), starts.view(), 22).expect("12 of 22 rows");
     // The first and last column and row of pixels, off their centres towards the border.
     let locations = [[0.1, 0.4], [0.9, 0.4], [0.4, 0.1], [0.4, 0.9], [0.1, 0.1], [0.9, 0.9]];
-    let shape = AggregationShape::new(layout, 1, 1, 1, 3, 1).expect("sizes fit");
-    for [x, y] in locations {
+    let shapes = [3, 256].map(|channels| {
+        AggregationShape::new(layout.clone(), 1, 1, 1, channels, 1).expect("sizes fit")
+    });
+    for (shape, [x, y]) in
+        shapes.iter().flat_map(|shape| locations.map(|location| (shape, location)))
+    {
         let mut case = Case::random(shape.clone(), 0);
         case.sampling_locations
             .assign(&Array::from_shape_vec((1, 1, 1, 1, 2), vec![x, y]).expect("2"));

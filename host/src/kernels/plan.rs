@@ -204,14 +204,13 @@ impl Plan {
         self.sizes.channels_per_group().is_multiple_of(K::PER_VECTOR)
     }
 
-    /// How the forward kernels add samples up. Tensor cores take tiles that should be mostly full, and there has to be a row to
-    /// read where none counts.
+    /// How the forward kernels add samples up. Tensor cores take tiles that should be mostly full.
     pub(crate) fn forward_samples<K: Kernels>(&self, aligned: bool) -> Samples {
         let channels = self.sizes.channels;
         let missing = channels.next_multiple_of(TENSOR_CHANNELS) - channels;
         if !aligned || !self.forward_is_wide::<K>() {
             Samples::Any
-        } else if K::FORWARD_TENSOR.is_some() && missing * 3 <= channels && self.sizes.rows > 0 {
+        } else if K::FORWARD_TENSOR.is_some() && missing * 3 <= channels {
             Samples::Tensor
         } else {
             Samples::Wide
@@ -422,7 +421,7 @@ mod tests {
     fn tensor_cores_take_sixteen_bits_in_tiles_that_are_mostly_full() {
         let samples = |channels| plan(1, 1, channels, 8).unwrap().forward_samples::<F16>(true);
         assert_eq!([192, 256, 384, 1024].map(samples), [Samples::Tensor; 4]);
-        assert_eq!([64, 128, 184, 320].map(samples), [Samples::Wide; 4]);
+        assert_eq!([64, 128, 320].map(samples), [Samples::Wide; 3]);
         let common = plan(1, 1, 256, 8).unwrap();
         assert_eq!(common.forward_samples::<F16>(false), Samples::Any);
         assert_eq!(common.forward_samples::<f32>(true), Samples::Wide);
