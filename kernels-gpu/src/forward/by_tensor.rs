@@ -43,6 +43,9 @@ const TOGETHER: u32 = 2;
 /// What the second factor of a coefficient is multiplied by, so that it has all its bits: a power of two.
 const SCALE: f32 = 2048.0;
 
+/// Bit of a staged sample's steps: it counts.
+const COUNTS: u32 = 2;
+
 /// The sums of a lane.
 pub(crate) struct ByTensor {
     /// First of the lane's channels; where the tile has fewer, others of the row.
@@ -117,7 +120,7 @@ impl<T: Storage + Factor> Sums<T> for ByTensor {
 
     #[inline(always)]
     unsafe fn stage(sample: Option<Sample>, scratch: SharedWords, slot: u32) {
-        let Sample { corners, weight } = sample.unwrap_or(Sample::NONE);
+        let Some(Sample { corners, weight }) = sample else { return };
         // Corners that are off the map read the ones beside them.
         let [left, right] = [0b0101, 0b1010].map(|side| corners.present & side != 0);
         let [above, below] = [0b0011, 0b1100].map(|side| corners.present & side != 0);
@@ -129,11 +132,12 @@ impl<T: Storage + Factor> Sums<T> for ByTensor {
             row = row.wrapping_add(1);
         }
         let down = if above && below { corners.pitch } else { 0 };
+        let steps = u32::from(left && right) | if corners.present != 0 { COUNTS } else { 0 };
         let at = slot * SAMPLE_WORDS;
         // SAFETY: the slot's eight words are the caller's.
         unsafe {
             scratch.set4(at, factors::<T>(&corners));
-            scratch.set4(at + 4, [row, down, u32::from(left && right), weight]);
+            scratch.set4(at + 4, [row, down, steps, weight]);
         }
     }
 
@@ -142,31 +146,36 @@ impl<T: Storage + Factor> Sums<T> for ByTensor {
         let (g, t) = (place.warp_lane / 4, place.warp_lane % 4);
         let is_own = g / 2 == t;
         let mut begin = 0;
-        // The loop runs as often for every lane of the warp: its lanes meet inside. Behind the last sample there is one that
-        // adds nothing.
+        // The loop runs as often for every lane of the warp: its lanes meet inside. Behind the last sample it is taken again,
+        // and does not count.
         while begin < staged {
             let fetched = [begin, begin + 1].map(|slot| {
-                let at = slot * SAMPLE_WORDS;
+                let at = slot.min(staged - 1) * SAMPLE_WORDS;
                 // SAFETY: the sample was staged. Its rows are in the features, its weights are the anchor's.
                 unsafe {
                     let factors = scratch.get2(at + 2 * (g % 2));
-                    let [row, down, right, weight] = scratch.get4(at + 4);
+                    let [row, down, steps, weight] = scratch.get4(at + 4);
+                    let right = steps & 1;
+                    let counts = slot < staged && steps & COUNTS != 0;
                     let weight = arrays.weights.wrapping_add((weight + self.group) as usize);
                     let first = arrays.features.wrapping_add(self.first as usize);
                     let pixels = [row, row + right, row + down, row + down + right].map(|row| {
                         let offset = row as usize * self.row_bytes as usize;
                         memory::load_words(first.wrapping_byte_add(offset).cast())
                     });
-                    (pixels, T::fetch(weight), factors.map(|word| if is_own { word } else { 0 }))
+                    let factors = factors.map(|word| if is_own { word } else { 0 });
+                    (pixels, T::fetch(weight), counts, factors)
                 }
             });
             // All of it is on its way before any of it is waited for: the assembler moves nothing over a meeting.
             // SAFETY: all lanes of the warp are here.
             unsafe { warp::sync_warp(WARP) };
             upto8(TOGETHER as usize, |which| {
-                let (pixels, weight, factors) = &fetched[which];
+                let (pixels, weight, counts, factors) = &fetched[which];
+                // The weight of a sample that does not count may be anything, NaN included.
+                let weight = if *counts { T::widen(*weight) } else { 0.0 };
                 // SAFETY: all lanes of the warp are here.
-                unsafe { self.add_sample::<T>(pixels, T::widen(*weight), *factors) };
+                unsafe { self.add_sample::<T>(pixels, weight, *factors) };
             });
             begin += TOGETHER;
         }

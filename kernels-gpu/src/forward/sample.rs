@@ -36,8 +36,4 @@ impl Sample {
             weight: (pair * sizes.levels + level) * sizes.groups,
         }
     }
-
-    /// A sample that does not count.
-    pub(super) const NONE: Self =
-        Self { corners: Corners::NONE, weight: 0 };
 }
