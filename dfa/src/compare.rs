@@ -115,7 +115,17 @@ fn storage(dtype: DType, quantity: Quantity) -> DType {
     }
 }
 
-/// Bound of an entry against the judge on *the same rounded inputs*: only sums and the storing of the result round.
+/// Largest error of a bilinear coefficient, relative to it: in the output, for features of 16 bits, it may be two factors of
+/// that type, one for what rounding the other leaves.
+fn coefficient_rounding(dtype: DType, quantity: Quantity) -> f64 {
+    match (dtype, quantity) {
+        (DType::F16 | DType::Bf16, Quantity::Output) => rounding(dtype).powi(2),
+        _ => 0.0,
+    }
+}
+
+/// Bound of an entry against the judge on *the same rounded inputs*: only coefficients, sums and the storing of the result
+/// round.
 ///
 /// `magnitude` is the sum of the absolute values of the entry's terms, `terms` how many can be in it. The factor is
 /// far above what random roundings add up to and far below what a wrong term does.
@@ -127,7 +137,8 @@ pub fn same_inputs_bound(
     expected: f64,
 ) -> f64 {
     let storage = storage(dtype, quantity);
-    let sums = (16.0 + 2.0 * (terms as f64).sqrt()) * sum_rounding(dtype) * magnitude;
+    let sums = (16.0 + 2.0 * (terms as f64).sqrt()) * sum_rounding(dtype) * magnitude
+        + coefficient_rounding(dtype, quantity) * magnitude;
     let stored =
         if storage.size_bytes() == 2 { 1.01 * rounding(storage) * expected.abs() } else { 0.0 };
     sums + stored + tiny(storage)
