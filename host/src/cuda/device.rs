@@ -13,7 +13,7 @@ use ndarray::ArrayView3;
 use crate::block::{BlockConfig, BlockInputs, BlockParameters, Mode};
 use crate::cuda::array::DeviceArray;
 use crate::cuda::block::{BlockOptions, BlockSession};
-use crate::cuda::driver::{check, from_cust, unavailable};
+use crate::cuda::driver::{self, check, from_cust, unavailable};
 use crate::cuda::module::Modules;
 use crate::cuda::session::Session;
 use crate::cuda::stream::{Event, Stream};
@@ -107,7 +107,7 @@ impl Device {
             attribute(DeviceAttribute::ComputeCapabilityMinor)?,
         );
         let name = raw.name().map_err(from_cust("reading the device's name"))?;
-        let modules = Modules::new(capability.0 * 10 + capability.1)?;
+        let modules = Modules::new(capability.0 * 10 + capability.1, driver::version())?;
         let context = Context::new(raw).map_err(from_cust("opening the primary context"))?;
         let stream = Stream::new()?;
         Ok(Self { inner: Arc::new(Inner { modules, stream, context, ordinal, name, capability }) })
@@ -141,11 +141,7 @@ impl Device {
     /// The CUDA version of the driver, (major, minor).
     #[must_use]
     pub fn driver_version(&self) -> (i32, i32) {
-        let mut version = 0;
-        // SAFETY: the function writes one integer.
-        let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-        debug_assert_eq!(status, sys::cudaError_enum::CUDA_SUCCESS);
-        (version / 1000, version % 1000 / 10)
+        driver::version()
     }
 
     /// Multiprocessors.

@@ -1,6 +1,7 @@
 //! Results of the driver's functions as this crate's errors.
 
 use cust::error::CudaError;
+use cust::sys;
 use cust::sys::cudaError_enum as Status;
 
 use crate::error::{Error, Result};
@@ -56,4 +57,13 @@ fn failed(operation: &str, message: &str) -> Error {
 /// An error that says the backend cannot be used here.
 pub(super) fn unavailable(reason: impl Into<String>, remedy: impl Into<String>) -> Error {
     Error::BackendUnavailable { backend: BACKEND, reason: reason.into(), remedy: remedy.into() }
+}
+
+/// The CUDA version of the driver, (major, minor).
+pub(super) fn version() -> (i32, i32) {
+    let mut version = 0;
+    // SAFETY: the function writes one integer.
+    let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+    debug_assert_eq!(status, Status::CUDA_SUCCESS);
+    (version / 1000, version % 1000 / 10)
 }

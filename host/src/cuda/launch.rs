@@ -38,7 +38,7 @@ struct Config {
 const _: () = assert!(size_of::<Attribute>() == 72 && size_of::<Config>() == 56);
 
 unsafe extern "C" {
-    /// Not declared by `cust`; there since CUDA 11.8, and the level that has use for it needs 12.1.
+    /// Not declared by `cust`; there since CUDA 11.8, and used from 12.3 on.
     fn cuLaunchKernelEx(
         config: *const Config,
         function: sys::CUfunction,
@@ -62,7 +62,7 @@ pub(super) unsafe fn launch(
     let mut parameters = [parameter];
     let grid = [shape.grid.0, shape.grid.1, 1];
     let block = [shape.threads, 1, 1];
-    if kernel.waits_itself {
+    if kernel.starts_early {
         let mut attribute = Attribute {
             id: PROGRAMMATIC_STREAM_SERIALIZATION,
             padding: [0; 4],

@@ -18,6 +18,8 @@ use crate::error::Result;
 /// The kernels loaded so far.
 pub(super) struct Modules {
     state: Mutex<State>,
+    /// Whether the driver knows launches that start early, also in graphs.
+    starts_early: bool,
 }
 
 struct State {
@@ -30,20 +32,23 @@ struct State {
 /// Architecture level from which on kernels wait themselves for the launches before them.
 const WAITS_FROM: u32 = 90;
 
+/// CUDA version from which on launches that start early can be recorded in graphs.
+const STARTS_EARLY_FROM: (i32, i32) = (12, 3);
+
 /// A kernel's handle. Its module stays loaded as long as the program runs, like the device.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
     pub(super) function: sys::CUfunction,
-    /// Whether it waits itself for the launches before it.
-    pub(super) waits_itself: bool,
+    /// Whether it may be started before the launches in front of it are through: it waits for them itself.
+    pub(super) starts_early: bool,
 }
 
 // SAFETY: handles of the driver, which any thread may use.
 unsafe impl Send for Kernel {}
 
 impl Modules {
-    /// The kernels for a device of this compute capability, 90 for 9.0 say.
-    pub(super) fn new(capability: u32) -> Result<Self> {
+    /// The kernels for a device of this compute capability, 90 for 9.0 say, and a driver of this CUDA version.
+    pub(super) fn new(capability: u32, driver: (i32, i32)) -> Result<Self> {
         let mut lower: Vec<_> =
             ptx::LEVELS.iter().filter(|level| level.architecture <= capability).collect();
         lower.sort_by_key(|level| level.architecture);
@@ -56,7 +61,8 @@ impl Modules {
                 "use a newer GPU, or Backend::Cpu",
             ));
         };
-        Ok(Self { state: Mutex::new(State { level, lower, loaded: HashMap::new() }) })
+        let state = State { level, lower, loaded: HashMap::new() };
+        Ok(Self { state: Mutex::new(state), starts_early: driver >= STARTS_EARLY_FROM })
     }
 
     pub(super) fn level(&self) -> String {
@@ -72,7 +78,9 @@ impl Modules {
         }
         loop {
             match load(state.level, name) {
-                Ok(kernel) => {
+                Ok(function) => {
+                    let starts_early = self.starts_early && state.level.architecture >= WAITS_FROM;
+                    let kernel = Kernel { function, starts_early };
                     state.loaded.insert(name, kernel);
                     return Ok(kernel);
                 }
@@ -89,7 +97,7 @@ impl Modules {
 }
 
 /// Compiles and loads one kernel; the driver's status and its log when it does not.
-fn load(level: &Ptx, name: &'static str) -> std::result::Result<Kernel, (Status, String)> {
+fn load(level: &Ptx, name: &'static str) -> std::result::Result<sys::CUfunction, (Status, String)> {
     let text = CString::new(level.kernel(name)).expect("PTX has no NUL");
     let mut log = vec![0_u8; 4096];
     let mut options = [
@@ -120,9 +128,7 @@ fn load(level: &Ptx, name: &'static str) -> std::result::Result<Kernel, (Status,
     // SAFETY: the module is loaded, the name NUL-terminated.
     let status = unsafe { sys::cuModuleGetFunction(&raw mut function, module, name.as_ptr()) };
     match status {
-        Status::CUDA_SUCCESS => {
-            Ok(Kernel { function, waits_itself: level.architecture >= WAITS_FROM })
-        }
+        Status::CUDA_SUCCESS => Ok(function),
         status => Err((status, String::new())),
     }
 }
