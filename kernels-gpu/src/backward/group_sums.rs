@@ -39,6 +39,17 @@ impl Part {
         let upstream = C::widen(unsafe { C::fetch(grad_output, 0, tile, true) });
         Self { tile, groups, upstream }
     }
+
+    /// The products of a row with the output gradient, summed over `count` of the lane's channels from the first one on.
+    #[inline(always)]
+    fn product(&self, pixels: &Lane, first: usize, count: usize) -> f32 {
+        let mut sum = self.upstream[first] * pixels[first];
+        upto8(count - 1, |within| {
+            let channel = first + 1 + within;
+            sum = self.upstream[channel].mul_add(pixels[channel], sum);
+        });
+        sum
+    }
 }
 
 /// Rows of a window that a worker takes together: a first one, and others at equal distances.
@@ -118,13 +129,7 @@ impl<T: Storage> GroupSums<T, Wide> for ByLanes {
         let whole_tile = span > tile.lanes;
         let span = span.min(tile.lanes);
         let mut sums = array4(|index| {
-            let (row, first) = (index / slots, index % slots * per_slot);
-            let mut sum = part.upstream[first] * pixels[row][first];
-            upto8(per_slot - 1, |within| {
-                let channel = first + 1 + within;
-                sum = part.upstream[channel].mul_add(pixels[row][channel], sum);
-            });
-            sum
+            part.product(&pixels[index / slots], index % slots * per_slot, per_slot)
         });
         if whole_tile {
             // The group has all slots of all lanes.
@@ -210,12 +215,7 @@ unsafe fn add_rows_up<T: Storage, C: Channels<T>>(
     let tile = part.tile;
     upto8(rows.count as usize, |row| {
         upto8(C::SLOTS, |slot| {
-            let first = slot * C::PER_SLOT;
-            let mut sum = part.upstream[first] * pixels[row][first];
-            upto8(C::PER_SLOT - 1, |within| {
-                let channel = first + 1 + within;
-                sum = part.upstream[channel].mul_add(pixels[row][channel], sum);
-            });
+            let sum = part.product(&pixels[row], slot * C::PER_SLOT, C::PER_SLOT);
             // The slots of a tile in the order of its channels.
             let at = row as u32 * rows.width + slot as u32 * tile.lanes + tile.lane;
             // SAFETY: the word is this lane's own.
