@@ -31,77 +31,61 @@ pub struct Level {
 
 /// How the tiles of one map are numbered for the gather: a row of a table beside that of the [`Level`]s.
 ///
-/// A *tile* is 2 by 2 pixels, the work of a warp or of a block.
+/// A *tile* is 2 by 2 pixels, the work of a warp or of a block. Its number is that of its [`TileOfWarp`], the first one
+/// where the warps of a block share it.
 #[repr(C, align(16))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapGrid {
-    /// Number of the map's first tile, counted over the maps of a batch item.
+    /// Number of the map's first tile.
     pub first_tile: u32,
     /// Tiles in a row.
     pub tiles_across: u32,
+    /// How far apart the numbers of neighbouring tiles are.
+    pub step: u32,
     /// Fills the structure to the 16 bytes of one load.
-    pub reserved: [u32; 2],
+    pub reserved: u32,
 }
 
 /// The tile of a warp of the gather: a row of a table of blocks of work, each of which has one for each of its warps.
 #[repr(C, align(16))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TileOfWarp {
-    /// Its number, counted over the maps of a batch item; [`NONE`](Self::NONE) for a warp that has none.
-    pub number: u32,
-    /// The map, `camera * L + level`; with the bit [`SHARED`](Self::SHARED) when all warps of the block have the tile
-    /// together.
+    /// The map, `camera * L + level`; [`NONE`](Self::NONE) for a warp that has no tile.
     pub map: u32,
     /// Line of its upper pixels.
     pub top: u32,
     /// Column of its left pixels.
     pub left: u32,
+    /// Fills the structure to the 16 bytes of one load.
+    pub reserved: u32,
 }
 
 impl TileOfWarp {
-    /// See [`number`](Self::number).
-    pub const NONE: u32 = u32::MAX;
     /// See [`map`](Self::map).
-    pub const SHARED: u32 = 1 << 31;
+    pub const NONE: u32 = u32::MAX;
 }
 
-/// Which anchors' samples touch which tiles of pixels: bits in the order of the anchors. Where anchors have several parts,
-/// each part is one here.
+/// For each tile of pixels, the points that have a sample which touches it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Marks {
-    /// `(B, tiles, vectors_per_tile)` vectors of four words: the number of the vector's first share, then
-    /// [`MARKS_PER_VECTOR`](crate::MARKS_PER_VECTOR) marks. All zeros before the tiles are marked.
-    pub words: *mut u32,
-    /// Tiles of a batch item.
-    pub tiles: u32,
-    /// Vectors of a tile.
-    pub vectors_per_tile: u32,
-    /// How many neighbouring anchors share a mark, to divide by.
-    pub by_anchors: Divisor,
-}
-
-/// What anchors count for at tiles of pixels. A *share* belongs to an anchor and a tile: for each weight group and pixel,
-/// the sum over the anchor's samples of coefficient times weight. Shares are numbered in the order of the marks.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Shares {
-    /// `(capacity, G, 4)`.
-    pub words: *mut f32,
-    /// `(B, tiles, 2)`: the number of each tile's first share, and how many it has.
+pub struct Lists {
+    /// `(B, tiles, 2)`: where the list of each tile begins among those of its batch item, and where it ends. All zeros before
+    /// points are counted.
     pub ranges: *mut u32,
-    /// `(capacity)`: the number of each share's anchor in its batch item, or of its part, where anchors have several.
-    pub owners: *mut u32,
-    /// As many as there is memory for; 0 for no shares at all.
+    /// `(B)`: how many points the lists of each batch item have. All zeros before they are placed.
+    pub totals: *mut u32,
+    /// `(B, capacity)`: the lists. Points are counted over the batch item.
+    pub points: *mut u32,
+    /// Most points that the lists of a batch item can have: each sample of each point touches so many tiles at most.
     pub capacity: u32,
-    /// How many there are, which may be more than there is memory for: then none is used.
-    pub total: *mut u32,
+    /// Numbers of tiles of a batch item: as many as blocks of work have warps.
+    pub tiles: u32,
 }
 
-/// Arguments of the kernel that marks tiles.
+/// Arguments of the kernels that make lists.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct MarkArgs {
+pub struct ListArgs {
     /// The sizes.
     pub sizes: Sizes,
     /// `(N, L)` maps.
@@ -110,37 +94,16 @@ pub struct MarkArgs {
     pub grids: *const MapGrid,
     /// Sampling locations `(B, A, P, N, 2)`, x before y, fractions of the image.
     pub locations: *const f32,
-    /// What to mark.
-    pub marks: Marks,
+    /// The lists.
+    pub lists: Lists,
+    /// Words of the bitmap of each warp that sorts.
+    pub bitmap_words: u32,
 }
 
 // SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.
-unsafe impl Send for MarkArgs {}
+unsafe impl Send for ListArgs {}
 // SAFETY: as above.
-unsafe impl Sync for MarkArgs {}
-
-/// Arguments of the kernel that numbers shares.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct NumberArgs {
-    /// The sizes.
-    pub sizes: Sizes,
-    /// The marks; each vector gets the number of its first share.
-    pub marks: Marks,
-    /// `marks.vectors_per_tile`, to divide by.
-    pub by_vectors: Divisor,
-    /// Tiles of the batch.
-    pub tiles: u64,
-    /// Tiles of a block, whose vectors have a thread each.
-    pub tiles_per_block: u32,
-    /// The shares; all are written with [`UNTOUCHED`](crate::UNTOUCHED), if there is room for them.
-    pub shares: Shares,
-}
-
-// SAFETY: as above.
-unsafe impl Send for NumberArgs {}
-// SAFETY: as above.
-unsafe impl Sync for NumberArgs {}
+unsafe impl Sync for ListArgs {}
 
 /// Arguments of the kernels that gather the gradient of the features.
 #[repr(C)]
@@ -156,16 +119,26 @@ pub struct GatherArgs<T> {
     pub blocks: u32,
     /// The first blocks of work, whose warps share a tile.
     pub shared_blocks: u32,
-    /// How many of the other blocks of work a block takes where there are shares, at most as many as a warp has lanes.
+    /// How many of the other blocks of work a block takes, at most [`MAX_TILES_AT_A_TIME`](crate::MAX_TILES_AT_A_TIME).
     pub blocks_at_a_time: u32,
     /// How far apart the blocks of work are that a block takes.
     pub step: u32,
     /// The batch, to divide by.
     pub by_batch: Divisor,
-    /// Where to look.
-    pub marks: Marks,
-    /// What anchors count for.
-    pub shares: Shares,
+    /// What touches each tile.
+    pub lists: Lists,
+    /// Samples that a warp takes at a time, at most as many as it has lanes; their weights for `by_staged.value` groups are
+    /// [`GATHER_WEIGHTS`](crate::GATHER_WEIGHTS) at most.
+    pub samples: u32,
+    /// Groups that the channels of a tile belong to, at most, to divide by.
+    pub by_staged: Divisor,
+    /// 16-byte vectors that the weights of a sample are, all of which a tile of channels needs; 0 where they have to be read one
+    /// by one.
+    pub vectors: u32,
+    /// `vectors`, to divide by.
+    pub by_vectors: Divisor,
+    /// Words of shared memory of each warp: [`gather_warp_words`](crate::gather_warp_words).
+    pub words_per_warp: u32,
     /// Sampling locations `(B, A, P, N, 2)`, x before y, fractions of the image.
     pub locations: *const f32,
     /// Weights `(B, A, P, N, L, G)`.
@@ -354,12 +327,6 @@ pub struct BackwardArgs<T, W = T> {
     /// Gradient of the weights, `(B, A, P, N, L, G)`. The naive kernels add to it, in fp32; the
     /// others write every element.
     pub grad_weights: *mut W,
-    /// `(N, L)` numberings; used where `shares` are.
-    pub grids: *const MapGrid,
-    /// Where the shares are. The kernels that add to `grad_features` do not look at it.
-    pub marks: Marks,
-    /// What to leave for the gather. The kernels that add to `grad_features` do not look at it.
-    pub shares: Shares,
     /// What a block holds at a time. The naive kernels do not look at it.
     pub window: WindowSizes,
 }

@@ -2,6 +2,7 @@
 
 use crate::args::Sizes;
 use crate::channels::Tile;
+use crate::lane_sums::sum_upto_lane;
 use crate::limits::{CHANNELS_PER_LANE, WARP_LANES, window_words};
 use crate::memory::{self, SharedWords};
 use cuda_std::{thread, warp};
@@ -114,14 +115,7 @@ impl Place {
     /// As for [`rank`](Self::rank).
     #[inline(always)]
     pub(crate) unsafe fn before_thread(&self, count: u32) -> (u32, u32) {
-        let mut upto = count;
-        let mut distance = 1;
-        while distance < WARP_LANES {
-            // SAFETY: all lanes of the warp are here.
-            let (below, _) = unsafe { warp::warp_shuffle_up(WARP, upto, distance, WARP_LANES) };
-            upto += if self.warp_lane >= distance { below } else { 0 };
-            distance *= 2;
-        }
+        let upto = sum_upto_lane(count, self.warp_lane, WARP_LANES);
         // SAFETY: all lanes of the warp are here; the caller's promise.
         let (before, total) = unsafe {
             self.before_warp(warp::warp_shuffle_idx(WARP, upto, WARP_LANES - 1, WARP_LANES).0)
@@ -148,13 +142,7 @@ impl Place {
             // SAFETY: written before the barrier.
             upto = unsafe { counts.get(self.warp_lane) };
         }
-        let mut distance = 1;
-        while distance < self.warps {
-            // SAFETY: all lanes of the warp are here.
-            let (below, _) = unsafe { warp::warp_shuffle_up(WARP, upto, distance, WARP_LANES) };
-            upto += if self.warp_lane >= distance { below } else { 0 };
-            distance *= 2;
-        }
+        let upto = sum_upto_lane(upto, self.warp_lane, self.warps);
         // SAFETY: all lanes of the warp are here.
         let (before, total) = unsafe {
             (

@@ -1,21 +1,18 @@
 //! The kernels by name, one per element type and way to deal out channels.
 
 use crate::args::{
-    AddPartsArgs, BackwardArgs, Bf16, F16, ForwardArgs, GatherArgs, MarkArgs, NumberArgs, ReadArgs,
-    RoundArgs,
+    AddPartsArgs, BackwardArgs, Bf16, F16, ForwardArgs, GatherArgs, ListArgs, ReadArgs, RoundArgs,
 };
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use crate::{
     backward::{ByLanes, ByMemory, Multiply, Scatter, backward},
     channels::{Any, Wide},
     forward::{self, ByWorkers, forward},
-    gather::{gather, gather_samples},
-    marks::mark,
-    naive,
+    gather::gather,
+    lists, naive,
     parts::add_parts,
     read::read,
     round::round,
-    shares::number,
 };
 #[cfg(any(target_arch = "nvptx64", feature = "emulator"))]
 use cuda_std::kernel;
@@ -68,14 +65,10 @@ pub trait Kernels: Copy + Sized + 'static {
     const BACKWARD_UNEVEN: Entry<BackwardArgs<Self>>;
     /// Gradients of locations and weights, any number of channels and groups.
     const BACKWARD_ANY: Entry<BackwardArgs<Self>>;
-    /// Gradient of the features by ownership, from shares that fit, 16 bytes at a time; as for forward.
+    /// Gradient of the features by ownership, 16 bytes at a time; as for forward.
     const GATHER_WIDE: Entry<GatherArgs<Self>>;
-    /// Gradient of the features by ownership, from shares that fit, any number of channels and groups.
+    /// Gradient of the features by ownership, any number of channels and groups.
     const GATHER_ANY: Entry<GatherArgs<Self>>;
-    /// Gradient of the features by ownership, where shares do not fit, 16 bytes at a time; as for forward.
-    const GATHER_SAMPLES_WIDE: Entry<GatherArgs<Self>>;
-    /// Gradient of the features by ownership, where shares do not fit, any number of channels and groups.
-    const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>>;
     /// All three gradients in one, where maps share pixels; otherwise as `BACKWARD_WIDE`.
     const SCATTER_WIDE: Entry<BackwardArgs<Self>>;
     /// All three gradients in one, where maps share pixels; otherwise as `BACKWARD_UNEVEN`.
@@ -90,13 +83,21 @@ pub trait Kernels: Copy + Sized + 'static {
     const ROUND: Option<Entry<RoundArgs<Self>>>;
 }
 
-/// Marks the tiles that samples touch.
+/// Counts the points of each tile's list.
 #[cfg(not(target_arch = "nvptx64"))]
-pub const MARK_TILES: Entry<MarkArgs> = entry!(mark_tiles);
+pub const COUNT_POINTS: Entry<ListArgs> = entry!(count_points);
 
-/// Numbers the shares that marks stand for.
+/// Says where the list of each tile begins.
 #[cfg(not(target_arch = "nvptx64"))]
-pub const NUMBER_SHARES: Entry<NumberArgs> = entry!(number_shares);
+pub const PLACE_LISTS: Entry<ListArgs> = entry!(place_lists);
+
+/// Writes points into the lists.
+#[cfg(not(target_arch = "nvptx64"))]
+pub const FILL_LISTS: Entry<ListArgs> = entry!(fill_lists);
+
+/// Sorts the lists.
+#[cfg(not(target_arch = "nvptx64"))]
+pub const SORT_LISTS: Entry<ListArgs> = entry!(sort_lists);
 
 /// Reads an array over and over, to measure how fast that goes.
 #[cfg(not(target_arch = "nvptx64"))]
@@ -140,31 +141,25 @@ entries! {
     scatter_wide_f32(BackwardArgs<f32>) = backward::<f32, Scatter<Wide, ByLanes>>;
     scatter_uneven_f32(BackwardArgs<f32>) = backward::<f32, Scatter<Wide, ByMemory>>;
     gather_wide_f32(GatherArgs<f32>) = gather::<f32, Wide>;
-    gather_samples_wide_f32(GatherArgs<f32>) = gather_samples::<f32, Wide>;
     backward_wide_f16(BackwardArgs<F16>) = backward::<F16, Multiply<Wide, ByLanes>>;
     backward_uneven_f16(BackwardArgs<F16>) = backward::<F16, Multiply<Wide, ByMemory>>;
     scatter_wide_f16(BackwardArgs<F16>) = backward::<F16, Scatter<Wide, ByLanes>>;
     scatter_uneven_f16(BackwardArgs<F16>) = backward::<F16, Scatter<Wide, ByMemory>>;
     gather_wide_f16(GatherArgs<F16>) = gather::<F16, Wide>;
-    gather_samples_wide_f16(GatherArgs<F16>) = gather_samples::<F16, Wide>;
     backward_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Multiply<Wide, ByLanes>>;
     backward_uneven_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Multiply<Wide, ByMemory>>;
     scatter_wide_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Scatter<Wide, ByLanes>>;
     scatter_uneven_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Scatter<Wide, ByMemory>>;
     gather_wide_bf16(GatherArgs<Bf16>) = gather::<Bf16, Wide>;
-    gather_samples_wide_bf16(GatherArgs<Bf16>) = gather_samples::<Bf16, Wide>;
     backward_any_f32(BackwardArgs<f32>) = backward::<f32, Multiply<Any, ByMemory>>;
     scatter_any_f32(BackwardArgs<f32>) = backward::<f32, Scatter<Any, ByMemory>>;
     gather_any_f32(GatherArgs<f32>) = gather::<f32, Any>;
-    gather_samples_any_f32(GatherArgs<f32>) = gather_samples::<f32, Any>;
     backward_any_f16(BackwardArgs<F16>) = backward::<F16, Multiply<Any, ByMemory>>;
     scatter_any_f16(BackwardArgs<F16>) = backward::<F16, Scatter<Any, ByMemory>>;
     gather_any_f16(GatherArgs<F16>) = gather::<F16, Any>;
-    gather_samples_any_f16(GatherArgs<F16>) = gather_samples::<F16, Any>;
     backward_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Multiply<Any, ByMemory>>;
     scatter_any_bf16(BackwardArgs<Bf16>) = backward::<Bf16, Scatter<Any, ByMemory>>;
     gather_any_bf16(GatherArgs<Bf16>) = gather::<Bf16, Any>;
-    gather_samples_any_bf16(GatherArgs<Bf16>) = gather_samples::<Bf16, Any>;
     forward_naive_f32(ForwardArgs<f32, f32>) = naive::forward::forward::<f32>;
     forward_naive_f16(ForwardArgs<F16, f32>) = naive::forward::forward::<F16>;
     forward_naive_bf16(ForwardArgs<Bf16, f32>) = naive::forward::forward::<Bf16>;
@@ -176,8 +171,10 @@ entries! {
     add_parts_bf16(AddPartsArgs<Bf16>) = add_parts::<Bf16>;
     round_f16(RoundArgs<F16>) = round::<F16>;
     round_bf16(RoundArgs<Bf16>) = round::<Bf16>;
-    mark_tiles(MarkArgs) = mark;
-    number_shares(NumberArgs) = number;
+    count_points(ListArgs) = lists::count;
+    place_lists(ListArgs) = lists::place;
+    fill_lists(ListArgs) = lists::fill;
+    sort_lists(ListArgs) = lists::sort;
     read_words(ReadArgs) = read;
 }
 
@@ -192,9 +189,7 @@ impl Kernels for f32 {
     const BACKWARD_UNEVEN: Entry<BackwardArgs<Self>> = entry!(backward_uneven_f32);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f32);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f32);
-    const GATHER_SAMPLES_WIDE: Entry<GatherArgs<Self>> = entry!(gather_samples_wide_f32);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_f32);
-    const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>> = entry!(gather_samples_any_f32);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_f32);
     const SCATTER_UNEVEN: Entry<BackwardArgs<Self>> = entry!(scatter_uneven_f32);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_f32);
@@ -214,9 +209,7 @@ impl Kernels for F16 {
     const BACKWARD_UNEVEN: Entry<BackwardArgs<Self>> = entry!(backward_uneven_f16);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_f16);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_f16);
-    const GATHER_SAMPLES_WIDE: Entry<GatherArgs<Self>> = entry!(gather_samples_wide_f16);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_f16);
-    const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>> = entry!(gather_samples_any_f16);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_f16);
     const SCATTER_UNEVEN: Entry<BackwardArgs<Self>> = entry!(scatter_uneven_f16);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_f16);
@@ -236,9 +229,7 @@ impl Kernels for Bf16 {
     const BACKWARD_UNEVEN: Entry<BackwardArgs<Self>> = entry!(backward_uneven_bf16);
     const BACKWARD_ANY: Entry<BackwardArgs<Self>> = entry!(backward_any_bf16);
     const GATHER_WIDE: Entry<GatherArgs<Self>> = entry!(gather_wide_bf16);
-    const GATHER_SAMPLES_WIDE: Entry<GatherArgs<Self>> = entry!(gather_samples_wide_bf16);
     const GATHER_ANY: Entry<GatherArgs<Self>> = entry!(gather_any_bf16);
-    const GATHER_SAMPLES_ANY: Entry<GatherArgs<Self>> = entry!(gather_samples_any_bf16);
     const SCATTER_WIDE: Entry<BackwardArgs<Self>> = entry!(scatter_wide_bf16);
     const SCATTER_UNEVEN: Entry<BackwardArgs<Self>> = entry!(scatter_uneven_bf16);
     const SCATTER_ANY: Entry<BackwardArgs<Self>> = entry!(scatter_any_bf16);

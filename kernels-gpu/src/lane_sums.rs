@@ -52,3 +52,17 @@ pub(crate) fn sum_four_over_lanes(values: [f32; 4], lane: u32, width: u32) -> f3
     let two = [halve([a, c], lane, 2), halve([b, d], lane, 2)];
     sum_from(halve(two, lane, 1), 4, width)
 }
+
+/// The sum of the values of the lanes up to the calling one, where those from lane `width` on are zeros.
+#[inline(always)]
+pub(crate) fn sum_upto_lane(value: u32, lane: u32, width: u32) -> u32 {
+    let mut sum = value;
+    let mut distance = 1;
+    while distance < width {
+        // SAFETY: the callers keep all lanes of the warp together.
+        let (below, _) = unsafe { warp::warp_shuffle_up(WARP, sum, distance, 32) };
+        sum += if lane >= distance { below } else { 0 };
+        distance *= 2;
+    }
+    sum
+}

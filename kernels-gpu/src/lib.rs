@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `forward/` | the output |
 //! | `backward/` | the gradients of locations and weights |
-//! | `marks.rs`, `shares.rs`, `gather/` | the gradient of the features |
+//! | `lists/`, `gather/` | the gradient of the features |
 //! | `rows.rs` | the distinct rows an anchor's samples touch |
 //! | `parts.rs` | anchors of many points, cut into parts |
 //! | `naive/` | the published algorithm, the baseline |
@@ -43,8 +43,8 @@ macro_rules! kernel_modules {
     };
 }
 kernel_modules!(
-    backward, block, channels, forward, gather, lane_sums, marks, memory, naive, parts, read,
-    round, rows, sample, shares, storage, unroll, visible
+    backward, block, channels, forward, gather, lane_sums, lists, memory, naive, parts, read,
+    round, rows, sample, storage, unroll, visible
 );
 #[cfg(any(cuda_arch_ge_80, feature = "emulator"))]
 mod mma;
@@ -56,10 +56,11 @@ pub use block_entry::{
     PROJECTION_GRADIENT, Products, SUM,
 };
 #[cfg(not(target_arch = "nvptx64"))]
-pub use entry::{Entry, Kernels, MARK_TILES, NUMBER_SHARES, READ_WORDS};
+pub use entry::{COUNT_POINTS, Entry, FILL_LISTS, Kernels, PLACE_LISTS, READ_WORDS, SORT_LISTS};
 pub use limits::{
-    CHANNELS_PER_LANE, MANY_POINTS, MARK_THREADS, MARKS_PER_VECTOR, MAX_GROUPS, MAX_WARPS,
-    PRODUCT_BYTES, PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TENSOR_CHANNELS, TILE_SIDE,
-    UNTOUCHED, WARP_LANES, WindowSizes, backward_shared_bytes, camera_bytes, forward_shared_bytes,
-    gather_shared_bytes, number_shared_bytes, weights_bytes, weights_gradient_bytes,
+    CHANNELS_PER_LANE, GATHER_WEIGHTS, LIST_THREADS, MANY_POINTS, MAX_BITMAP_WORDS, MAX_GROUPS,
+    MAX_TILES_AT_A_TIME, MAX_WARPS, PLACE_SHARED_BYTES, PRODUCT_BYTES, PRODUCT_COLUMNS,
+    PRODUCT_ROWS, PRODUCT_THREADS, TENSOR_CHANNELS, TILE_SIDE, WARP_LANES, WindowSizes,
+    backward_shared_bytes, camera_bytes, forward_shared_bytes, gather_warp_words, weights_bytes,
+    weights_gradient_bytes,
 };

@@ -44,15 +44,11 @@ pub const MAX_GROUPS: u32 = TABLE_WORDS / 4 - 1;
 /// Pixels along each side of a tile of the gather.
 pub const TILE_SIDE: u32 = 2;
 
-/// Marks in a vector of four words.
-pub const MARKS_PER_VECTOR: u32 = 96;
+/// Threads of a block of the kernels that make lists.
+pub const LIST_THREADS: u32 = 256;
 
-/// Content of a share where no sample of the anchor touches the pixel: minus zero, to which sums can be added, and which
-/// no sum is.
-pub const UNTOUCHED: u32 = 1 << 31;
-
-/// Threads of a block of the kernels that mark tiles and number shares.
-pub const MARK_THREADS: u32 = 256;
+/// Most words of the bitmap by which a warp sorts a list.
+pub const MAX_BITMAP_WORDS: u32 = 1024;
 
 /// What a block of the backward kernels holds at a time.
 #[repr(C)]
@@ -99,10 +95,8 @@ pub(crate) mod window_words {
     pub(crate) const VALUES: u32 = KEYS + LOOKUP_SLOTS;
     /// The rows by number.
     pub(crate) const ROWS: u32 = VALUES + LOOKUP_SLOTS;
-    /// The maps of the rows.
-    pub(crate) const ROW_MAPS: u32 = ROWS + MAX_ROWS;
     /// Places of the samples' corners in the table.
-    pub(crate) const PLACES: u32 = ROW_MAPS + MAX_ROWS;
+    pub(crate) const PLACES: u32 = ROWS + MAX_ROWS;
     /// Coefficients of the samples' corners.
     pub(crate) const COEFFICIENTS: u32 = PLACES + 4 * MAX_SAMPLES;
     /// Maps of the samples.
@@ -156,25 +150,49 @@ pub const fn forward_shared_bytes(warps: u32) -> u32 {
     4 * (forward_words::SCRATCH + warps * forward_words::SCRATCH_PER_WARP)
 }
 
-/// Shared memory of a block that numbers shares, in 32-bit words, and where its parts begin. Counts lie where they do in
+/// Shared memory of a block that places lists, in 32-bit words, and where its parts begin. Counts lie where they do in
 /// [`window_words`].
-pub(crate) mod number_words {
+pub(crate) mod place_words {
     use super::window_words;
 
-    /// The block's first share.
+    /// Where the block's lists begin.
     pub(crate) const FIRST: u32 = window_words::VISIBLE;
-    /// How many of the block's shares come before each of its tiles, and behind the last.
-    pub(crate) const BEFORE: u32 = FIRST + 1;
 }
 
-/// Bytes of dynamic shared memory that a block that numbers the shares of so many tiles needs.
-pub const fn number_shared_bytes(tiles: u32) -> u32 {
-    4 * (number_words::BEFORE + tiles + 1)
+/// Bytes of dynamic shared memory of a block that places lists.
+pub const PLACE_SHARED_BYTES: u32 = 4 * (place_words::FIRST + 1);
+
+/// Most weights of samples that a warp of the gather holds at a time.
+pub const GATHER_WEIGHTS: u32 = CHANNELS_PER_LANE * WARP_LANES;
+
+/// Most tiles that a warp of the gather takes one after the other.
+pub const MAX_TILES_AT_A_TIME: u32 = 8;
+
+/// Most runs of samples that a worker of the gather has on their way at a time.
+pub(crate) const RUNS_AT_A_TIME: u32 = 4;
+
+/// Shared memory of a warp of the gather, in 32-bit words, and where its parts begin.
+pub(crate) mod gather_words {
+    use super::{GATHER_WEIGHTS, MAX_TILES_AT_A_TIME, WARP_LANES, window_words};
+
+    /// Coefficients of the samples, four each.
+    pub(crate) const COEFFICIENTS: u32 = 0;
+    /// Weights of the samples.
+    pub(crate) const WEIGHTS: u32 = COEFFICIENTS + 4 * WARP_LANES;
+    /// The first points of the lists of the warp's tiles.
+    pub(crate) const POINTS: u32 = WEIGHTS + GATHER_WEIGHTS;
+    /// What runs count for.
+    pub(crate) const COUNTS: u32 = POINTS + MAX_TILES_AT_A_TIME * WARP_LANES;
+
+    // A warp's sums for one pixel take the place of its samples.
+    const _: () = assert!(POINTS >= window_words::PER_WARP);
 }
 
-/// Bytes of dynamic shared memory that a block of `warps` warps of the gather needs: the warps' sums for one pixel.
-pub const fn gather_shared_bytes(warps: u32) -> u32 {
-    4 * warps * window_words::PER_WARP
+/// Words of shared memory of a warp of the gather, whose workers have so many lanes, and channels of so many groups.
+pub const fn gather_warp_words(lanes: u32, groups: u32) -> u32 {
+    // A lane has several runs on their way only where its channels are of fewer groups.
+    let (all, most) = (RUNS_AT_A_TIME * groups, lanes * CHANNELS_PER_LANE);
+    gather_words::COUNTS + 4 * WARP_LANES / lanes * if all < most { all } else { most }
 }
 
 /// Rows of a product that a warp computes.

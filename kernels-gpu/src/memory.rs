@@ -274,6 +274,17 @@ mod device {
         value
     }
 
+    /// Reads a word that the calling thread, or its warp before it met, has written in this launch, or that it will write.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for reads; no other thread writes it meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn reload_u32(pointer: *const u32) -> u32 {
+        // SAFETY: the caller's promise is the same.
+        unsafe { reload_f32(pointer.cast()) }.to_bits()
+    }
+
     /// Writes a half word.
     ///
     /// # Safety
@@ -339,42 +350,6 @@ mod device {
         }
     }
 
-    /// Reads a word whose bits other threads may set meanwhile: some of them may be missing.
-    ///
-    /// # Safety
-    ///
-    /// As for [`set_bits`].
-    #[inline(always)]
-    pub(crate) unsafe fn peek_bits(pointer: *const u32) -> u32 {
-        let bits;
-        // SAFETY: the caller vouches for the address; the instruction only reads it.
-        unsafe {
-            asm!(
-                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; ld.relaxed.gpu.global.u32 {v}, [%a]; }}",
-                p = in(reg64) pointer, v = out(reg32) bits,
-                options(readonly, nostack, preserves_flags),
-            );
-        }
-        bits
-    }
-
-    /// Sets bits of a word, atomically towards every thread of the device.
-    ///
-    /// # Safety
-    ///
-    /// `pointer` is aligned, valid for reads and writes, and its bits are only ever set during the launch.
-    #[inline(always)]
-    pub(crate) unsafe fn set_bits(pointer: *mut u32, bits: u32) {
-        // SAFETY: the caller vouches for the address.
-        unsafe {
-            asm!(
-                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; red.global.or.b32 [%a], {v}; }}",
-                p = in(reg64) pointer, v = in(reg32) bits,
-                options(nostack, preserves_flags),
-            );
-        }
-    }
-
     /// Adds to a word, atomically towards every thread of the device, and returns what it was.
     ///
     /// # Safety
@@ -401,6 +376,19 @@ mod device {
         // SAFETY: a move from register to register. Not `pure`: it must stay where it is.
         unsafe {
             asm!("mov.b32 {s}, {v};", v = in(reg32) value, s = out(reg32) same,
+                options(nomem, nostack, preserves_flags));
+        }
+        same
+    }
+
+    /// The counter of a loop, at the beginning of its body. Neither the compiler nor the assembler writes several turns of the
+    /// loop out then: they are few, and the registers wanted elsewhere.
+    #[inline(always)]
+    pub(crate) fn turn(counter: u32) -> u32 {
+        let same;
+        // SAFETY: a directive to the assembler, and a move from register to register. Not `pure`: it must stay where it is.
+        unsafe {
+            asm!(".pragma \"nounroll\"; mov.b32 {s}, {v};", v = in(reg32) counter, s = out(reg32) same,
                 options(nomem, nostack, preserves_flags));
         }
         same
@@ -478,6 +466,44 @@ mod device {
                 options(pure, nomem, nostack, preserves_flags));
         }
         bits
+    }
+
+    /// Rounds two numbers to IEEE halves, to nearest even: the first is the lower half of the word.
+    #[inline(always)]
+    pub(crate) fn f32_pair_to_f16(low: f32, high: f32) -> u32 {
+        #[cfg(cuda_arch_ge_80)]
+        {
+            let halves;
+            // SAFETY: a register to register conversion.
+            unsafe {
+                asm!("cvt.rn.f16x2.f32 {h}, {b}, {a};", a = in(reg32) low, b = in(reg32) high,
+                    h = out(reg32) halves, options(pure, nomem, nostack, preserves_flags));
+            }
+            halves
+        }
+        #[cfg(not(cuda_arch_ge_80))]
+        {
+            u32::from(f32_to_f16(low)) | u32::from(f32_to_f16(high)) << 16
+        }
+    }
+
+    /// Rounds two numbers to the upper halves of fp32 numbers, to nearest even: the first is the lower half of the word.
+    #[inline(always)]
+    pub(crate) fn f32_pair_to_bf16(low: f32, high: f32) -> u32 {
+        #[cfg(cuda_arch_ge_80)]
+        {
+            let halves;
+            // SAFETY: a register to register conversion.
+            unsafe {
+                asm!("cvt.rn.bf16x2.f32 {h}, {b}, {a};", a = in(reg32) low, b = in(reg32) high,
+                    h = out(reg32) halves, options(pure, nomem, nostack, preserves_flags));
+            }
+            halves
+        }
+        #[cfg(not(cuda_arch_ge_80))]
+        {
+            u32::from(super::f32_to_bf16(low)) | u32::from(super::f32_to_bf16(high)) << 16
+        }
     }
 
     /// The lower halves of two words, the first one's below the second one's.
@@ -584,6 +610,20 @@ mod device {
             unsafe {
                 asm!("red.shared.min.u32 [{a}], {v};", a = in(reg32) self.address + index * 4,
                     v = in(reg32) value, options(nostack, preserves_flags));
+            }
+        }
+
+        /// Sets bits of word `index`, atomically towards the block.
+        ///
+        /// # Safety
+        ///
+        /// As for [`exchange_if`](Self::exchange_if).
+        #[inline(always)]
+        pub(crate) unsafe fn set_bits(self, index: u32, bits: u32) {
+            // SAFETY: the caller vouches for the address.
+            unsafe {
+                asm!("red.shared.or.b32 [{a}], {v};", a = in(reg32) self.address + index * 4,
+                    v = in(reg32) bits, options(nostack, preserves_flags));
             }
         }
 
@@ -791,6 +831,16 @@ mod host {
         unsafe { load_f32(pointer) }
     }
 
+    /// Reads a word that the calling thread, or its warp before it met, has written in this launch, or that it will write.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` is aligned and valid for reads; no other thread writes it meanwhile.
+    pub(crate) unsafe fn reload_u32(pointer: *const u32) -> u32 {
+        // SAFETY: the caller's promise is the same.
+        unsafe { reload_f32(pointer.cast()) }.to_bits()
+    }
+
     /// Writes a half word.
     ///
     /// # Safety
@@ -834,28 +884,6 @@ mod host {
         unsafe { pointer.cast::<[u32; 4]>().write_unaligned(values) }
     }
 
-    /// Reads a word whose bits other threads may set meanwhile: some of them may be missing.
-    ///
-    /// # Safety
-    ///
-    /// As for [`set_bits`].
-    pub(crate) unsafe fn peek_bits(pointer: *const u32) -> u32 {
-        emulator::global_atomic(pointer.cast(), 4);
-        // SAFETY: the caller's promise, and the emulator has checked the address.
-        unsafe { std_atomic::AtomicU32::from_ptr(pointer.cast_mut()) }.load(Ordering::Relaxed)
-    }
-
-    /// Sets bits of a word, atomically towards every thread of the device.
-    ///
-    /// # Safety
-    ///
-    /// `pointer` is aligned, valid for reads and writes, and its bits are only ever set during the launch.
-    pub(crate) unsafe fn set_bits(pointer: *mut u32, bits: u32) {
-        emulator::global_atomic(pointer.cast(), 4);
-        // SAFETY: the caller's promise, and the emulator has checked the address.
-        unsafe { std_atomic::AtomicU32::from_ptr(pointer) }.fetch_or(bits, Ordering::Relaxed);
-    }
-
     /// Adds to a word, atomically towards every thread of the device, and returns what it was.
     ///
     /// # Safety
@@ -870,6 +898,11 @@ mod host {
     /// The same number, of which the compiler does not know that it is.
     pub(crate) fn opaque(value: u32) -> u32 {
         core::hint::black_box(value)
+    }
+
+    /// The counter of a loop: how often the machine code has its body does not matter here.
+    pub(crate) fn turn(counter: u32) -> u32 {
+        counter
     }
 
     /// Adds to a word, atomically towards every thread of the device.
@@ -906,6 +939,16 @@ mod host {
     /// Rounds to an IEEE half, to nearest even.
     pub(crate) fn f32_to_f16(value: f32) -> u16 {
         half::f16::from_f32(value).to_bits()
+    }
+
+    /// Rounds two numbers to IEEE halves, to nearest even: the first is the lower half of the word.
+    pub(crate) fn f32_pair_to_f16(low: f32, high: f32) -> u32 {
+        u32::from(f32_to_f16(low)) | u32::from(f32_to_f16(high)) << 16
+    }
+
+    /// Rounds two numbers to the upper halves of fp32 numbers, to nearest even: the first is the lower half of the word.
+    pub(crate) fn f32_pair_to_bf16(low: f32, high: f32) -> u32 {
+        u32::from(super::f32_to_bf16(low)) | u32::from(super::f32_to_bf16(high)) << 16
     }
 
     /// The lower halves of two words, the first one's below the second one's.
@@ -976,6 +1019,17 @@ mod host {
             // SAFETY: as for `exchange_if`.
             let word = unsafe { &*self.start.wrapping_add(index as usize).cast::<AtomicU32>() };
             word.fetch_min(value, Ordering::Relaxed);
+        }
+
+        /// Sets bits of word `index`, atomically towards the block.
+        ///
+        /// # Safety
+        ///
+        /// As for [`exchange_if`](Self::exchange_if).
+        pub(crate) unsafe fn set_bits(self, index: u32, bits: u32) {
+            // SAFETY: as for `exchange_if`.
+            let word = unsafe { &*self.start.wrapping_add(index as usize).cast::<AtomicU32>() };
+            word.fetch_or(bits, Ordering::Relaxed);
         }
 
         /// Reads words `index` and `index + 1`.

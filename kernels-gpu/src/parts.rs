@@ -1,8 +1,7 @@
 //! Anchors of many points, cut into parts: a block has some of an anchor's points, so that few anchors keep a GPU busy too.
 //!
 //! Points lie one behind the other, so a part is like an anchor of its own: its gradients of locations and weights are
-//! nobody else's, and it has its own mark at the tiles it touches. Only the output is a sum over parts, and the gradient of
-//! the output all parts of an anchor have in common.
+//! nobody else's. Only the output is a sum over parts, and the gradient of the output all parts of an anchor have in common.
 
 use crate::args::{AddPartsArgs, Sizes};
 use crate::memory;
@@ -17,8 +16,6 @@ pub(crate) struct Part {
     pub(crate) item: usize,
     /// The anchor, counted over the batch.
     pub(crate) anchor: usize,
-    /// The part, counted over the batch item.
-    pub(crate) number: u32,
     /// The first of its (point, camera) pairs, counted over the batch.
     pub(crate) first_pair: usize,
     /// How many of them it has.
@@ -30,32 +27,15 @@ impl Part {
     #[inline(always)]
     pub(crate) fn new(sizes: &Sizes, number: u32) -> Self {
         let (anchor, part) = sizes.by_parts.divide(number);
-        let (item, of_item) = sizes.by_anchors.divide(anchor);
+        let item = sizes.by_anchors.quotient(anchor);
         let first = part * sizes.by_part.value;
         let points = (sizes.points - first).min(sizes.by_part.value);
         Self {
             item: item as usize,
             anchor: anchor as usize,
-            number: of_item * sizes.by_parts.value + part,
             first_pair: anchor as usize * sizes.pairs() as usize + (first * sizes.cameras) as usize,
             pairs: points * sizes.cameras,
         }
-    }
-}
-
-impl Sizes {
-    /// The part, counted over a batch item, that a point belongs to.
-    #[inline(always)]
-    pub(crate) fn part_of(&self, point: u32) -> u32 {
-        let (anchor, within) = self.by_points.divide(point);
-        anchor * self.by_parts.value + self.by_part.quotient(within)
-    }
-
-    /// The first point of a part, both counted over a batch item; of the one behind the last, the number of points.
-    #[inline(always)]
-    pub(crate) fn first_point(&self, part: u32) -> u32 {
-        let (anchor, part) = self.by_parts.divide(part);
-        anchor * self.points + part * self.by_part.value
     }
 }
 

@@ -116,7 +116,6 @@ pub(crate) struct Window {
     keys: SharedWords,
     values: SharedWords,
     rows: SharedWords,
-    row_maps: SharedWords,
     places: SharedWords,
     coefficients: SharedWords,
     maps: SharedWords,
@@ -137,7 +136,6 @@ impl Window {
             keys: SharedWords::new(words::KEYS),
             values: SharedWords::new(words::VALUES),
             rows: SharedWords::new(words::ROWS),
-            row_maps: SharedWords::new(words::ROW_MAPS),
             places: SharedWords::new(words::PLACES),
             coefficients: SharedWords::new(words::COEFFICIENTS),
             maps: SharedWords::new(words::MAPS),
@@ -263,7 +261,6 @@ impl Window {
                 // SAFETY: the first corner of a row is one thread's; numbers are distinct and below the capacity.
                 unsafe {
                     self.rows.set(number, self.keys.get(slots[which]));
-                    self.row_maps.set(number, self.maps.get(staged + place.thread));
                     self.values.set(slots[which], number * table.stride);
                 }
             }
@@ -423,23 +420,6 @@ impl Window {
     pub(crate) unsafe fn row(&self, number: u32) -> u32 {
         // SAFETY: the caller's promise.
         unsafe { self.rows.get(number) }
-    }
-
-    /// The map of a row.
-    ///
-    /// # Safety
-    ///
-    /// The number is known.
-    #[inline(always)]
-    pub(crate) unsafe fn map_of_row(&self, number: u32) -> u32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.row_maps.get(number) }
-    }
-
-    /// Words for as many numbers as there are rows, free after the last round of a window.
-    #[inline(always)]
-    pub(crate) fn spare(&self) -> SharedWords {
-        self.keys
     }
 
     /// Adds the window's samples, `count` of them, to the table: coefficient times weight, for each corner and group.

@@ -108,9 +108,9 @@ impl Storage for f32 {
     }
 }
 
-/// Gives a 16-bit type its storage, from the functions that widen and round one element.
+/// Gives a 16-bit type its storage, from the functions that widen and round one element, and round two.
 macro_rules! sixteen_bit_storage {
-    ($type:ident, $widen:path, $round:path) => {
+    ($type:ident, $widen:path, $round:path, $round_pair:path) => {
         impl Storage for $type {
             const PER_VECTOR: usize = 8;
 
@@ -145,11 +145,9 @@ macro_rules! sixteen_bit_storage {
 
             #[inline(always)]
             unsafe fn store_vector(pointer: *mut Self, values: [f32; 8]) {
-                let words = array4(|index| {
-                    // Little endian, as in `widen_vector`.
-                    u32::from($round(values[2 * index]))
-                        | u32::from($round(values[2 * index + 1])) << 16
-                });
+                // Little endian, as in `widen_vector`.
+                let words =
+                    array4(|index| $round_pair(values[2 * index], values[2 * index + 1]));
                 // SAFETY: the caller's promise is the same.
                 unsafe { memory::store_words(pointer.cast(), words) }
             }
@@ -163,5 +161,5 @@ macro_rules! sixteen_bit_storage {
     };
 }
 
-sixteen_bit_storage!(F16, memory::f16_to_f32, memory::f32_to_f16);
-sixteen_bit_storage!(Bf16, memory::bf16_to_f32, memory::f32_to_bf16);
+sixteen_bit_storage!(F16, memory::f16_to_f32, memory::f32_to_f16, memory::f32_pair_to_f16);
+sixteen_bit_storage!(Bf16, memory::bf16_to_f32, memory::f32_to_bf16, memory::f32_pair_to_bf16);

@@ -16,8 +16,8 @@ on_every_backend!(
     tiles_that_a_block_shares_match_the_exact_sums,
     maps_of_many_tiles_match_the_exact_sums,
     more_maps_than_a_warp_has_lanes_match_the_exact_sums,
-    shares_without_room_match_the_exact_sums,
-    marks_of_many_anchors_match_the_exact_sums,
+    samples_that_touch_several_tiles_match_the_exact_sums,
+    lists_of_every_length_match_the_exact_sums,
     parts_of_anchors_match_the_exact_sums,
     more_rows_than_a_window_holds_match_the_exact_sums,
     border_of_the_operator_rule,
@@ -199,8 +199,8 @@ fn tiles_that_a_block_shares_match_the_exact_sums<T: Element>(subject: &Subject)
     }
 }
 
-/// Maps of many tiles, of which the last row and column have one pixel across: 65 by 65 with more shares than fit, and 129
-/// by 129 with few, so many that a warp of the gather has several.
+/// Maps of many tiles, of which the last row and column have one pixel across: 65 by 65, and 129 by 129 with few samples, so
+/// many that a warp of the gather has several.
 fn maps_of_many_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
     for (side, batch, seen) in [(129_u16, 1, 10), (257, 2, 3)] {
         let level = LevelShape { height: side.into(), width: side.into() };
@@ -230,9 +230,9 @@ fn more_maps_than_a_warp_has_lanes_match_the_exact_sums<T: Element>(subject: &Su
     assert_matches(&Case::random(shape, 6).cast::<T>(), subject, BorderRule::GridSample);
 }
 
-/// Most samples touch more tiles than one, and each tile has few of them: with a single camera there is no memory for as
-/// many shares, and the gather adds up samples.
-fn shares_without_room_match_the_exact_sums<T: Element>(subject: &Subject) {
+/// Most samples touch more tiles than one, and each tile has few of them: with a single camera that sees all, as many as there
+/// can be.
+fn samples_that_touch_several_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
     let levels = [(40, 40), (9, 9)].map(|(height, width)| LevelShape { height, width });
     for (anchors, points, channels, groups) in [(5, 40, 16, 2), (30, 3, 6, 2), (3, 5, 264, 33)] {
         let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
@@ -245,11 +245,11 @@ fn shares_without_room_match_the_exact_sums<T: Element>(subject: &Subject) {
     }
 }
 
-/// Marks of several words, of several vectors, of more vectors than a warp has lanes, with few shares and with more than fit,
-/// and at last those of five anchors each, which have no shares.
-fn marks_of_many_anchors_match_the_exact_sums<T: Element>(subject: &Subject) {
+/// Lists of a few samples, of more than a warp has lanes, of thousands, and at last of more points than a warp has bits to sort
+/// them by: it takes three turns.
+fn lists_of_every_length_match_the_exact_sums<T: Element>(subject: &Subject) {
     let levels = [(2, 3), (20, 30)].map(|(height, width)| LevelShape { height, width });
-    for (anchors, points, every) in [(230, 2, 3), (3200, 1, 29), (3200, 1, 1), (4099, 7, 97)] {
+    for (anchors, points, every) in [(230, 2, 3), (3200, 1, 29), (3200, 1, 1), (5000, 14, 97)] {
         let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
         let shape = AggregationShape::new(layout, 1, anchors, points, 2, 1).expect("fit");
         let mut case = Case::random(shape, 9);
@@ -265,8 +265,8 @@ fn marks_of_many_anchors_match_the_exact_sums<T: Element>(subject: &Subject) {
     }
 }
 
-/// Few anchors of many points, which blocks share: three parts, of which the last has fewer points, and two. At last parts
-/// that have no shares, because with a single camera that sees all there is no memory for them.
+/// Few anchors of many points, which blocks share: three parts, of which the last has fewer points, and two; at last with a single
+/// camera that sees all.
 fn parts_of_anchors_match_the_exact_sums<T: Element>(subject: &Subject) {
     let levels = [(20, 30), (6, 7)].map(|(height, width)| LevelShape { height, width });
     for (anchors, points, cameras, channels, groups) in
@@ -488,7 +488,7 @@ fn spoilt_columns<T: Element>(case: &Case<T>, subject: &Subject) -> Vec<usize> {
         .collect()
 }
 
-/// Without other anchors there is no memory for the shares, with them there is.
+/// An anchor alone, and one among others that nobody sees.
 fn not_a_number_spreads_to_touched_pixels_only<T: Element>(subject: &Subject) {
     for (others, channels) in [0, 9].into_iter().flat_map(|others| [(others, 16), (others, 6)]) {
         let mut case = two_points::<T>(others, channels);

@@ -79,7 +79,15 @@ fn shifted_arrays_match_the_exact_sums<T: GpuElement>(device: &Device, algorithm
     // SAFETY: the arrays have the shape's sizes and live until the downloads have waited for the device.
     unsafe {
         operator.forward(device.stream(), &forward).expect("launched");
+        // What another stream is given while a call is recorded is no part of the graph, and is done.
         operator.backward(device.stream(), &backward).expect("launched");
+        let graph = device.capture(|stream| {
+            operator.backward(stream, &backward)?;
+            operator.backward(device.stream(), &backward)?;
+            operator.backward(stream, &backward)
+        });
+        let launches = operator.backward_launches().expect("known");
+        assert_eq!(graph.expect("recorded").nodes(), 2 * launches, "{algorithm} kernels");
     }
     let shape = &case.shape;
     let computed = Array::from_shape_vec(shape.output_dim(), output.values()).expect("all of it");

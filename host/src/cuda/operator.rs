@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use cust::sys;
 use kernels_gpu::Entry;
@@ -11,6 +12,7 @@ use crate::cuda::array::DeviceArray;
 use crate::cuda::device::Device;
 use crate::cuda::driver::check;
 use crate::cuda::launch;
+use crate::cuda::side::{Forked, Side};
 use crate::cuda::stream::Stream;
 use crate::error::{Error, Result};
 use crate::kernels::{self, BackwardArrays, Executor, ForwardArrays, GpuElement, Launch, Plan};
@@ -96,6 +98,8 @@ pub struct Operator<T: GpuElement> {
     plan: Plan,
     table: DeviceArray<u32>,
     algorithm: Algorithm,
+    /// One call at a time puts work on it.
+    side: Mutex<Side>,
     element: PhantomData<T>,
 }
 
@@ -109,11 +113,13 @@ impl<T: GpuElement> Operator<T> {
     pub fn new(device: &Device, shape: &AggregationShape, rule: BorderRule) -> Result<Self> {
         let plan = Plan::new(shape, rule)?;
         let table = device.upload("table of maps", plan.table.as_flattened())?;
+        device.make_current()?;
         Ok(Self {
             device: device.clone(),
             plan,
             table,
             algorithm: Algorithm::default(),
+            side: Mutex::new(Side::new()?),
             element: PhantomData,
         })
     }
@@ -207,6 +213,9 @@ impl<T: GpuElement> Operator<T> {
     /// Puts the backward pass on `stream`: the gradients of `sum(output * grad_output)` with respect to feature maps,
     /// locations and weights. Nothing has to be kept from [`forward`](Self::forward).
     ///
+    /// Some of it runs on a stream of the operator's own, which waits for what is on `stream` before and is waited for on
+    /// `stream`: to the caller it is as if all of it were on `stream`.
+    ///
     /// # Errors
     ///
     /// As for [`forward`](Self::forward).
@@ -243,8 +252,11 @@ impl<T: GpuElement> Operator<T> {
         };
         let queue = Queue { device: &self.device, stream };
         self.device.make_current()?;
+        // There is nothing in it that a panic could have left half done.
+        let side = self.side.lock().unwrap_or_else(PoisonError::into_inner);
+        let forked = Forked { queue, side: side.serves(stream).then_some(&*side) };
         // SAFETY: the caller's promise.
-        unsafe { kernels::backward(&queue, &self.plan, self.algorithm, arrays) }
+        unsafe { kernels::backward(&forked, &self.plan, self.algorithm, arrays) }
     }
 }
 

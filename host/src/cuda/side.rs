@@ -16,9 +16,20 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// Of the current context.
+    /// Of the current context. What is put on it is short, and what comes after both streams waits for it: it goes first.
     pub(super) fn new() -> Result<Self> {
-        Ok(Self { stream: Stream::new()?, fork: Event::untimed()?, join: Event::untimed()? })
+        Ok(Self { stream: Stream::urgent()?, fork: Event::untimed()?, join: Event::untimed()? })
+    }
+}
+
+impl Side {
+    /// Whether it may take work from a stream. It may not while one of them is recorded for a graph that the other has nothing
+    /// to do with, nor where that cannot be known, as for the legacy default stream while another stream is recorded.
+    pub(super) fn serves(&self, stream: &Stream) -> bool {
+        match (self.stream.recorded_for(), stream.recorded_for()) {
+            (Ok(own), Ok(other)) => own.is_none() || own == other,
+            _ => false,
+        }
     }
 }
 

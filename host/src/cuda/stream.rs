@@ -5,6 +5,7 @@ use std::ptr;
 use std::time::Duration;
 
 use cust::sys;
+use cust::sys::CUstreamCaptureStatus_enum as Capture;
 
 use crate::cuda::driver::check;
 use crate::error::Result;
@@ -29,6 +30,31 @@ impl Stream {
         // SAFETY: the function writes one handle.
         check("creating a stream", unsafe { sys::cuStreamCreate(&raw mut handle, NON_BLOCKING) })?;
         Ok(Self { handle, owned: true })
+    }
+
+    /// A new stream as above, whose kernels get free places on the GPU before those of other streams.
+    pub(super) fn urgent() -> Result<Self> {
+        const NON_BLOCKING: u32 = 1;
+        let (mut least, mut greatest) = (0, 0);
+        let mut handle = ptr::null_mut();
+        // SAFETY: the functions write two numbers and one handle.
+        unsafe {
+            let status = sys::cuCtxGetStreamPriorityRange(&raw mut least, &raw mut greatest);
+            check("asking for the priorities of streams", status)?;
+            let status = sys::cuStreamCreateWithPriority(&raw mut handle, NON_BLOCKING, greatest);
+            check("creating a stream", status)?;
+        }
+        Ok(Self { handle, owned: true })
+    }
+
+    /// What is put on the stream at the moment is recorded for the graph of this number, if for any.
+    pub(super) fn recorded_for(&self) -> Result<Option<u64>> {
+        let (mut status, mut number) = (Capture::CU_STREAM_CAPTURE_STATUS_NONE, 0);
+        // SAFETY: the handle is a stream's; the function writes a status and a number.
+        check("asking whether a stream is recorded", unsafe {
+            sys::cuStreamGetCaptureInfo(self.handle, &raw mut status, &raw mut number)
+        })?;
+        Ok((status != Capture::CU_STREAM_CAPTURE_STATUS_NONE).then_some(number))
     }
 
     /// Somebody else's stream: a `cudaStream_t` or `CUstream`, such as PyTorch's

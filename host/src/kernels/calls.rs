@@ -3,10 +3,9 @@
 use std::ptr;
 
 use kernels_gpu::args::{
-    AddPartsArgs, BackwardArgs, Divisor, ForwardArgs, GatherArgs, Level, MarkArgs, Marks,
-    NumberArgs, RoundArgs, Shares,
+    AddPartsArgs, BackwardArgs, Divisor, ForwardArgs, GatherArgs, Level, ListArgs, Lists, RoundArgs,
 };
-use kernels_gpu::{Entry, Kernels, MANY_POINTS, MARK_TILES, NUMBER_SHARES};
+use kernels_gpu::{COUNT_POINTS, Entry, FILL_LISTS, Kernels, MANY_POINTS, PLACE_LISTS, SORT_LISTS};
 
 use crate::algorithm::Algorithm;
 use crate::error::{Error, Result};
@@ -92,11 +91,11 @@ pub(crate) fn forward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> 
     }
 }
 
-/// Words of scratch memory a backward call needs: for marks and shares of the gather, or where 16-bit gradients are summed
+/// Words of scratch memory a backward call needs: for the lists of the gather, or where 16-bit gradients are summed
 /// with atomics.
 pub(crate) fn backward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> usize {
     if let Ok(Some(numbering)) = gathered::<K>(plan, algorithm) {
-        return numbering.words(plan.sizes.groups);
+        return numbering.words();
     }
     match (algorithm, K::ROUND) {
         (_, None) => 0,
@@ -121,7 +120,7 @@ fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Num
             let gathers = K::ROUND.is_some()
                 || plan.sizes.points >= MANY_POINTS
                 || has_long_rows && !plan.has_few_anchors();
-            Ok(plan.numbering.as_ref().filter(|numbering| gathers && numbering.shares > 0))
+            Ok(plan.numbering.as_ref().filter(|_| gathers))
         }
         Algorithm::Repeatable => plan.numbering.as_ref().map(Some).ok_or(Error::NotRepeatable),
     }
@@ -223,12 +222,7 @@ pub(crate) unsafe fn backward<K: Kernels, E: Executor>(
 
 impl<K> BackwardArrays<K> {
     fn args(&self, plan: &Plan, grad_features: *mut f32) -> BackwardArgs<K> {
-        let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
-        let (marks, shares) = self.marks(plan.numbering.as_ref(), plan.sizes.groups);
         BackwardArgs {
-            grids: self.table.wrapping_add(maps).cast(),
-            marks,
-            shares,
             window: plan.backward_window(),
             sizes: plan.sizes,
             maps: self.table,
@@ -242,29 +236,16 @@ impl<K> BackwardArrays<K> {
         }
     }
 
-    /// Marks and shares, in the scratch memory: how many shares there are, the marks, the shares, their ranges and owners.
-    /// None without a numbering.
-    fn marks(&self, numbering: Option<&Numbering>, groups: u32) -> (Marks, Shares) {
-        let total = self.scratch.cast::<u32>();
-        let words = total.wrapping_add(Numbering::TOTAL_WORDS);
-        let mark_words = numbering.map_or(0, Numbering::mark_words);
-        let marks = Marks {
-            words,
-            tiles: numbering.map_or(0, |numbering| numbering.tiles),
-            vectors_per_tile: numbering.map_or(0, |numbering| numbering.vectors_per_tile),
-            by_anchors: Divisor::new(numbering.map_or(1, |numbering| numbering.anchors_per_mark)),
-        };
-        let shares = words.wrapping_add(mark_words);
-        let ranges =
-            shares.wrapping_add(numbering.map_or(0, |numbering| numbering.share_words(groups)));
-        let shares = Shares {
-            words: shares.cast(),
-            ranges,
-            owners: ranges.wrapping_add(numbering.map_or(0, Numbering::range_words)),
-            capacity: numbering.map_or(0, |numbering| numbering.shares),
-            total,
-        };
-        (marks, shares)
+    /// The lists, in the scratch memory: totals, ranges, points.
+    fn lists(&self, numbering: &Numbering) -> Lists {
+        let totals = self.scratch.cast::<u32>();
+        Lists {
+            totals,
+            ranges: totals.wrapping_add(numbering.total_words()),
+            points: totals.wrapping_add(numbering.cleared_words()),
+            capacity: numbering.capacity,
+            tiles: numbering.tiles,
+        }
     }
 }
 
@@ -294,8 +275,7 @@ unsafe fn launch_per_anchor<K: Kernels, E: Executor>(
     }
 }
 
-/// All three gradients, that of the features by ownership: tiles are marked and shares numbered, the gradients of locations
-/// and weights leave the shares, and then each tile adds up its own.
+/// All three gradients, that of the features by ownership: each tile of pixels adds up what is in its list.
 ///
 /// # Safety
 ///
@@ -307,13 +287,17 @@ unsafe fn gather<K: Kernels, E: Executor>(
     arrays: &BackwardArrays<K>,
 ) -> Result<()> {
     let &BackwardArrays { features, grad_output, grad_features, .. } = arrays;
-    let args = arrays.args(plan, ptr::null_mut());
     let rows = plan.backward_rows::<K>(aligned(&[features.addr(), grad_output.addr()]));
     let entries = [K::BACKWARD_WIDE, K::BACKWARD_UNEVEN, K::BACKWARD_ANY];
-    // SAFETY: the caller's promise; the scratch holds marks and shares.
+    // SAFETY: the caller's promise; the scratch holds the lists, which no other launch but the gather looks at.
     unsafe {
-        mark(executor, plan, numbering, &args, arrays.scratch.cast())?;
-        launch_per_anchor(executor, plan, rows, entries, args)?;
+        executor.together(
+            |executor| {
+                let args = arrays.args(plan, ptr::null_mut());
+                launch_per_anchor(executor, plan, rows, entries, args)
+            },
+            |executor| list(executor, plan, numbering, arrays),
+        )?;
         if numbering.has_gaps {
             let bytes = plan.features * size_of::<K>();
             executor.zero("feature gradient", grad_features.cast(), bytes)?;
@@ -321,48 +305,44 @@ unsafe fn gather<K: Kernels, E: Executor>(
         if numbering.blocks * plan.sizes.batch == 0 {
             return Ok(());
         }
-        launch_gather(executor, plan, numbering, arrays, &args)
+        launch_gather(executor, plan, numbering, arrays)
     }
 }
 
-/// Marks the tiles that samples touch, and numbers the shares.
+/// Makes the lists of what touches each tile.
 ///
 /// # Safety
 ///
-/// As for [`backward`]; `scratch` is where the marks begin.
-unsafe fn mark<K: Kernels, E: Executor>(
+/// As for [`backward`].
+unsafe fn list<K: Kernels, E: Executor>(
     executor: &E,
     plan: &Plan,
     numbering: &Numbering,
-    args: &BackwardArgs<K>,
-    scratch: *mut u8,
+    arrays: &BackwardArrays<K>,
 ) -> Result<()> {
-    let &BackwardArgs { sizes, maps, grids, locations, marks, shares, .. } = args;
     // SAFETY: the caller's promise.
     unsafe {
-        executor.zero("marks", scratch, 4 * (Numbering::TOTAL_WORDS + numbering.mark_words()))?;
-        if plan.locations == 0 || numbering.mark_words() == 0 {
+        executor.zero("lists", arrays.scratch.cast(), 4 * numbering.cleared_words())?;
+        if plan.locations == 0 || numbering.tiles == 0 {
             return Ok(());
         }
-        let args = MarkArgs { sizes, maps, grids, locations, marks };
-        executor.launch(MARK_TILES, plan.mark_launch(), args)?;
-        if shares.capacity == 0 {
-            return Ok(());
-        }
-        let args = NumberArgs {
-            sizes,
-            marks,
-            by_vectors: Divisor::new(marks.vectors_per_tile),
-            tiles: numbering.tiles_of_batch as u64,
-            tiles_per_block: Plan::tiles_to_number(numbering),
-            shares,
+        let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
+        let args = ListArgs {
+            sizes: plan.sizes,
+            maps: arrays.table,
+            grids: arrays.table.wrapping_add(maps).cast(),
+            locations: arrays.locations,
+            lists: arrays.lists(numbering),
+            bitmap_words: Plan::bitmap_words(numbering),
         };
-        executor.launch(NUMBER_SHARES, plan.number_launch(numbering), args)
+        executor.launch(COUNT_POINTS, plan.list_launch(), args)?;
+        executor.launch(PLACE_LISTS, plan.place_launch(numbering), args)?;
+        executor.launch(FILL_LISTS, plan.list_launch(), args)?;
+        executor.launch(SORT_LISTS, plan.sort_launch(numbering), args)
     }
 }
 
-/// Adds up what belongs to each tile: shares, and samples where there are none. Only the device knows whether the shares
-/// fit; then the second launch has nothing to do.
+/// Adds up what belongs to each tile.
 ///
 /// # Safety
 ///
@@ -372,11 +352,11 @@ unsafe fn launch_gather<K: Kernels, E: Executor>(
     plan: &Plan,
     numbering: &Numbering,
     arrays: &BackwardArrays<K>,
-    args: &BackwardArgs<K>,
 ) -> Result<()> {
     let maps = (plan.sizes.cameras * plan.sizes.levels) as usize;
     let &BackwardArrays { weights, grad_output, grad_features, .. } = arrays;
     let (blocks_at_a_time, step) = plan.gather_steps(numbering);
+    let vectors = plan.weight_vectors::<K>(aligned(&[weights.addr()]));
     let args = GatherArgs {
         sizes: plan.sizes,
         maps: arrays.table,
@@ -386,26 +366,21 @@ unsafe fn launch_gather<K: Kernels, E: Executor>(
         blocks_at_a_time,
         step,
         by_batch: Divisor::new(plan.sizes.batch),
-        marks: args.marks,
-        shares: args.shares,
+        lists: arrays.lists(numbering),
+        samples: plan.gather_samples(),
+        by_staged: Divisor::new(plan.groups_of_tile()),
+        vectors,
+        by_vectors: Divisor::new(vectors),
+        words_per_warp: plan.gather_warp_words(),
         locations: arrays.locations,
         weights,
         grad_output,
         grad_features,
     };
     let wide = plan.forward_is_wide::<K>() && aligned(&[grad_output.addr(), grad_features.addr()]);
-    let (by_shares, by_samples) = if wide {
-        (K::GATHER_WIDE, K::GATHER_SAMPLES_WIDE)
-    } else {
-        (K::GATHER_ANY, K::GATHER_SAMPLES_ANY)
-    };
+    let entry = if wide { K::GATHER_WIDE } else { K::GATHER_ANY };
     // SAFETY: the caller's promise.
-    unsafe {
-        if numbering.shares > 0 {
-            executor.launch(by_shares, plan.gather_launch(numbering), args)?;
-        }
-        executor.launch(by_samples, plan.gather_samples_launch(numbering), args)
-    }
+    unsafe { executor.launch(entry, plan.gather_launch(numbering), args) }
 }
 
 /// All three gradients where maps share pixels: the feature gradient is added to memory.
@@ -444,7 +419,6 @@ unsafe fn backward_naive<K: Kernels, E: Executor>(
     let features = Sums::new(arrays.scratch, arrays.grad_features, plan.features);
     let behind = arrays.scratch.wrapping_add(plan.features);
     let weights = Sums::new(behind, arrays.grad_weights, plan.weights);
-    let (marks, shares) = arrays.marks(None, plan.sizes.groups);
     let args = BackwardArgs {
         sizes: plan.sizes,
         maps: arrays.table,
@@ -455,9 +429,6 @@ unsafe fn backward_naive<K: Kernels, E: Executor>(
         grad_features: features.target,
         grad_locations: arrays.grad_locations,
         grad_weights: weights.target,
-        grids: ptr::null(),
-        marks,
-        shares,
         window: plan.backward_window(),
     };
     // SAFETY: the caller's promise.

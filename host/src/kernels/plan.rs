@@ -2,13 +2,13 @@
 
 use kernels_gpu::args::{Divisor, Sizes, rule};
 use kernels_gpu::{
-    CHANNELS_PER_LANE, Kernels, MANY_POINTS, MARK_THREADS, MAX_GROUPS, TENSOR_CHANNELS, WARP_LANES,
-    WindowSizes, backward_shared_bytes, forward_shared_bytes, gather_shared_bytes,
-    number_shared_bytes,
+    CHANNELS_PER_LANE, GATHER_WEIGHTS, Kernels, LIST_THREADS, MANY_POINTS, MAX_BITMAP_WORDS,
+    MAX_GROUPS, MAX_TILES_AT_A_TIME, PLACE_SHARED_BYTES, TENSOR_CHANNELS, WARP_LANES, WindowSizes,
+    backward_shared_bytes, forward_shared_bytes, gather_warp_words,
 };
 
 use crate::error::{Error, Result};
-use crate::kernels::numbering::{MOST_ANCHORS, Numbering};
+use crate::kernels::numbering::Numbering;
 use crate::rule::BorderRule;
 use crate::shape::AggregationShape;
 
@@ -29,17 +29,14 @@ const POINTS_OF_PART: usize = 64;
 /// fill a GPU otherwise.
 const FEW_ANCHORS: u32 = 2048;
 
-/// Most blocks for each batch item of the kernel that marks tiles.
-const MOST_MARK_BLOCKS: u32 = 4096;
+/// Most blocks for each batch item of the kernels that go through all samples to make lists.
+const MOST_LIST_BLOCKS: u32 = 4096;
 
-/// Most blocks of a kernel that is launched in case it is needed.
-const MOST_SPARE_BLOCKS: u32 = 1024;
+/// Tiles of a warp that sorts lists, at most as many as it has lanes.
+const TILES_TO_SORT: u32 = 8;
 
 /// Blocks of the gather that are enough to fill a GPU some times over, so that those with more to do find their place.
 const ENOUGH_BLOCKS: u32 = 4096;
-
-/// Most blocks of work that a block of the gather takes at a time.
-const MOST_BLOCKS_AT_A_TIME: u32 = 8;
 
 /// Threads of a block of the kernels that have one thread per item.
 const THREADS_PER_ITEM_BLOCK: u32 = 256;
@@ -156,7 +153,7 @@ impl Plan {
             by_groups: Divisor::new(shape.groups() as u32),
             by_group: Divisor::new(channels / shape.groups() as u32),
         };
-        let numbering = Numbering::new(shape, parts, SMALL_WARPS);
+        let numbering = Numbering::new(shape, SMALL_WARPS);
         if let Some(numbering) = &numbering {
             table.extend(&numbering.rows);
         }
@@ -273,54 +270,82 @@ impl Plan {
         Self::block_launch((blocks, 1), warps, bytes)
     }
 
-    /// A thread for each pair, or several pairs.
-    pub(crate) fn mark_launch(&self) -> Launch {
-        let pairs = self.sizes.anchors * self.sizes.pairs();
+    /// A warp for as many points as it has lanes and each camera, or for several such.
+    pub(crate) fn list_launch(&self) -> Launch {
+        let turns =
+            (self.sizes.anchors * self.sizes.points).div_ceil(WARP_LANES) * self.sizes.cameras;
+        let blocks = turns.div_ceil(LIST_THREADS / WARP_LANES).min(MOST_LIST_BLOCKS);
+        self.launch_for_items(blocks, LIST_THREADS, 0)
+    }
+
+    /// A thread for each tile.
+    pub(crate) fn place_launch(&self, numbering: &Numbering) -> Launch {
+        let blocks = numbering.tiles.div_ceil(LIST_THREADS);
+        self.launch_for_items(blocks, LIST_THREADS, PLACE_SHARED_BYTES)
+    }
+
+    /// A warp for some tiles.
+    pub(crate) fn sort_launch(&self, numbering: &Numbering) -> Launch {
+        let blocks = numbering.tiles.div_ceil(TILES_TO_SORT * SMALL_WARPS);
+        let bytes = 4 * SMALL_WARPS * Self::bitmap_words(numbering);
+        self.launch_for_items(blocks, SMALL_WARPS * WARP_LANES, bytes)
+    }
+
+    /// Words of the bitmap of each warp that sorts lists: one bit for each point of a batch item, if they are not too many.
+    pub(crate) fn bitmap_words(numbering: &Numbering) -> u32 {
+        numbering.points.div_ceil(u32::BITS).min(MAX_BITMAP_WORDS)
+    }
+
+    /// So many blocks for each batch item, or for some at a time, when there are very many.
+    fn launch_for_items(&self, blocks: u32, threads: u32, shared_bytes: u32) -> Launch {
         let items = u64::from(self.sizes.batch).min(MAX_GRID_Y) as u32;
-        Launch {
-            grid: (pairs.div_ceil(MARK_THREADS).min(MOST_MARK_BLOCKS), items),
-            threads: MARK_THREADS,
-            shared_bytes: 4 * MARK_THREADS,
-        }
+        Launch { grid: (blocks, items), threads, shared_bytes }
     }
 
-    /// Tiles whose vectors of marks have a thread each in a block that numbers shares. There are shares only for few vectors.
-    pub(crate) fn tiles_to_number(numbering: &Numbering) -> u32 {
-        (MARK_THREADS / numbering.vectors_per_tile.max(1)).max(1)
+    /// Weight groups that the channels of a tile belong to, at most.
+    pub(crate) fn groups_of_tile(&self) -> u32 {
+        let (tile, size) = (self.tile(), self.sizes.channels_per_group());
+        let spread = if tile.is_multiple_of(size) {
+            tile / size
+        } else if size.is_multiple_of(tile) {
+            1
+        } else {
+            (tile - 1) / size + 2
+        };
+        spread.min(self.sizes.groups)
     }
 
-    /// A thread for each vector of marks.
-    pub(crate) fn number_launch(&self, numbering: &Numbering) -> Launch {
-        let tiles = Self::tiles_to_number(numbering);
-        let blocks = numbering.tiles_of_batch.div_ceil(tiles as usize) as u32;
-        let shared_bytes = number_shared_bytes(tiles);
-        Launch { grid: (blocks, 1), threads: MARK_THREADS, shared_bytes }
+    /// Vectors that the weights of a sample are for the gather; 0 where they have to be read one by one.
+    pub(crate) fn weight_vectors<K: Kernels>(&self, aligned: bool) -> u32 {
+        let groups = self.sizes.groups;
+        let are_whole = groups.is_multiple_of(K::PER_VECTOR) && self.groups_of_tile() == groups;
+        if aligned && are_whole { groups / K::PER_VECTOR } else { 0 }
+    }
+
+    /// Words of shared memory of a warp of the gather.
+    pub(crate) fn gather_warp_words(&self) -> u32 {
+        gather_warp_words(self.sizes.lanes, self.groups_of_tile())
+    }
+
+    /// Samples that a warp of the gather takes at a time.
+    pub(crate) fn gather_samples(&self) -> u32 {
+        (GATHER_WEIGHTS / self.groups_of_tile()).clamp(1, WARP_LANES)
     }
 
     /// How many blocks of work, besides those whose warps share a tile, a block of the gather takes, as many as leave enough
     /// blocks to fill a GPU some times over, and how far apart they are: as many blocks there are for each batch item.
     pub(crate) fn gather_steps(&self, numbering: &Numbering) -> (u32, u32) {
         let others = numbering.blocks - numbering.shared_blocks;
-        let at_a_time = (others * self.sizes.batch / ENOUGH_BLOCKS).clamp(1, MOST_BLOCKS_AT_A_TIME);
+        let at_a_time = (others * self.sizes.batch / ENOUGH_BLOCKS).clamp(1, MAX_TILES_AT_A_TIME);
         (at_a_time, others.div_ceil(at_a_time))
     }
 
     /// The blocks of work one by one where their warps share a tile, then several at a time.
     pub(crate) fn gather_launch(&self, numbering: &Numbering) -> Launch {
         let (_, step) = self.gather_steps(numbering);
-        self.launch_gather((numbering.shared_blocks + step) * self.sizes.batch)
-    }
-
-    /// A block for each block of work; but where shares may make the launch superfluous, no more blocks than run at once,
-    /// which take the others' work as well.
-    pub(crate) fn gather_samples_launch(&self, numbering: &Numbering) -> Launch {
-        let most = if numbering.shares > 0 { MOST_SPARE_BLOCKS } else { u32::MAX };
-        self.launch_gather((numbering.blocks * self.sizes.batch).min(most))
-    }
-
-    fn launch_gather(&self, blocks: u32) -> Launch {
+        let blocks = (numbering.shared_blocks + step) * self.sizes.batch;
         let grid = (blocks, self.sizes.channels.div_ceil(self.tile()));
-        Self::block_launch(grid, SMALL_WARPS, gather_shared_bytes(SMALL_WARPS))
+        Self::block_launch(grid, SMALL_WARPS, 4 * SMALL_WARPS * self.gather_warp_words())
     }
 
     fn block_launch(grid: (u32, u32), warps: u32, shared_bytes: u32) -> Launch {
@@ -349,8 +374,7 @@ impl Plan {
 fn parts(shape: &AggregationShape) -> usize {
     let anchors = (shape.batch() * shape.anchors()).max(1);
     let wanted = if anchors < BUSY { BUSY.div_ceil(anchors) } else { 1 };
-    // Each part has a mark of its own, as an anchor of its own would.
-    let most = (MOST_ANCHORS / shape.anchors().max(1)).min(shape.points() / POINTS_OF_PART).max(1);
+    let most = (shape.points() / POINTS_OF_PART).max(1);
     let points = shape.points().div_ceil(wanted.min(most)).max(1);
     // None without a point, however they are rounded.
     shape.points().div_ceil(points).max(1)
@@ -415,6 +439,26 @@ mod tests {
         assert_eq!(twelve.backward_rows::<f32>(true), Rows::Uneven);
         let beyond_a_tile = plan(1, 1, 1024, 2).unwrap();
         assert_eq!(beyond_a_tile.backward_rows::<f32>(true), Rows::Uneven);
+    }
+
+    #[test]
+    fn a_warp_of_the_gather_holds_the_weights_of_its_samples() {
+        for (channels, groups, of_tile, samples) in [
+            (256, 8, 8, 32),
+            (256, 1, 1, 32),
+            (256, 256, 256, 1),
+            (1024, 8, 2, 32),
+            (1024, 2, 1, 32),
+            (1024, 1024, 256, 1),
+            (768, 2, 2, 32),
+            // Groups of 25 channels on tiles of 256.
+            (400, 16, 12, 21),
+            (24, 8, 8, 32),
+        ] {
+            let plan = plan(1, 1, channels, groups).unwrap();
+            let sizes = (plan.groups_of_tile(), plan.gather_samples());
+            assert_eq!(sizes, (of_tile, samples), "{channels} channels, {groups} groups");
+        }
     }
 
     #[test]

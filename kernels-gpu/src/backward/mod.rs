@@ -7,9 +7,8 @@
 //! | `take_rows.rs` | what is done with the rows: a worker takes a few at a time |
 //! | `group_sums.rs` | the products of a worker's rows, summed over each weight group |
 //!
-//! The gradient of the features is a sum over the samples of all anchors. Where each pixel belongs to one map it is the
-//! business of [`gather`](crate::gather), for which the kernels here leave what the rows count for
-//! ([`shares`](crate::shares)). Otherwise the kernels here do it as well ([`Scatter`]): they add to memory by the widest
+//! The gradient of the features is a sum over the samples of all anchors. Where each pixel belongs to one map it may be left
+//! to [`gather`](crate::gather). Otherwise the kernels here do it as well ([`Scatter`]): they add to memory by the widest
 //! vector reduction the architecture has, in no fixed order, once for each distinct row.
 
 mod group_sums;
@@ -22,7 +21,6 @@ use crate::limits::{PAIRS_AT_A_TIME, window_words};
 use crate::memory::{self, SharedWords};
 use crate::parts::Part;
 use crate::rows::{Named, Owner, Run, Samples, Window, load_map};
-use crate::shares;
 use crate::storage::Storage;
 use crate::unroll::array4;
 use crate::visible::{Visible, is_visible};
@@ -117,9 +115,7 @@ unsafe fn differentiate<T: Storage, R: TakeRows<T>>(
     let pairs = anchor.part.pairs;
     let samples = &anchor.samples;
     let window = Window::new(args.window, sizes.groups);
-    // SAFETY: launches before have numbered the shares, if there are any.
-    let leaves_shares = !R::SCATTERS && unsafe { args.shares.fit() };
-    let (mut first, mut earlier) = (0, false);
+    let mut first = 0;
     while first < pairs {
         // SAFETY: the whole block is here with the same arguments, and a barrier has passed since the last list and the
         // window were read. The barriers of the first call also order the zeros and the cleared window before what follows.
@@ -130,16 +126,7 @@ unsafe fn differentiate<T: Storage, R: TakeRows<T>>(
             });
             let (mut start, end) = (0, seen * sizes.levels);
             while start < end {
-                start = take_window::<T, R>(
-                    args,
-                    anchor,
-                    &window,
-                    start,
-                    end,
-                    leaves_shares,
-                    earlier,
-                );
-                earlier = true;
+                start = take_window::<T, R>(args, anchor, &window, start, end);
             }
         }
         first += PAIRS_AT_A_TIME;
@@ -147,8 +134,7 @@ unsafe fn differentiate<T: Storage, R: TakeRows<T>>(
 }
 
 /// Takes samples from `start` on, as many as the window holds and at most to `end`, and does everything that is to be
-/// done for them. Returns the first sample that is left. `leaves_shares` says whether the anchor has shares, `earlier` whether
-/// it had a window before.
+/// done for them. Returns the first sample that is left.
 ///
 /// # Safety
 ///
@@ -161,8 +147,6 @@ unsafe fn take_window<T: Storage, R: TakeRows<T>>(
     window: &Window,
     start: u32,
     end: u32,
-    leaves_shares: bool,
-    earlier: bool,
 ) -> u32 {
     let sizes = &args.sizes;
     let samples = &anchor.samples;
@@ -185,17 +169,9 @@ unsafe fn take_window<T: Storage, R: TakeRows<T>>(
             known = window.number(place, round, run.count, slots, known);
             run.count += count;
         }
-        if leaves_shares {
-            let number = [anchor.part.item as u32, anchor.part.number];
-            shares::locate(args, Place::again(sizes), number, window, known);
-        }
-        if R::SCATTERS || leaves_shares {
+        if R::SCATTERS {
             let owner = Owner::of_maps(sizes.shared_rows != 0);
             window.add_weights(Place::again(sizes), run.count, owner);
-            thread::sync_threads();
-        }
-        if leaves_shares {
-            shares::leave(args, Place::again(sizes), window, known, earlier);
             thread::sync_threads();
         }
         R::take(args, anchor, window, known);

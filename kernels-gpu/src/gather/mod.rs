@@ -1,123 +1,101 @@
 //! Backward for the features, by ownership: a warp owns a tile of 2 by 2 pixels, adds up what touches it and writes each of
 //! its rows once, zeros included.
 //!
-//! Nothing is added to memory, so there is nothing to clear before and the result is the same in every run. What an anchor
-//! counts for at a tile is a [share](crate::shares), and the shares of a tile lie side by side (`by_shares.rs`). Where there
-//! is no memory for shares the samples themselves are added up, of the anchors that have [marks](crate::marks) at the tile
-//! (`by_samples.rs`).
+//! Nothing is added to memory, so there is nothing to clear before and the result is the same in every run. Which samples touch
+//! a tile is in its [list](crate::lists).
 //!
-//! The tiles of a map of few pixels have many anchors each; there a whole block shares a tile, each warp takes a part of
-//! the anchors, and the warps' sums are added in their order.
+//! | file | what it is |
+//! |---|---|
+//! | `tile.rs` | which tile a warp has |
+//! | `samples.rs`, `runs.rs` | adding up samples, those of an anchor together |
+//! | `target.rs` | adding up workers and warps, and writing the rows |
+//!
+//! Most tiles have a few samples or none, so what takes time is not the sums but waiting for memory, once for each step that
+//! has to know the result of the one before. A warp therefore has several tiles, looks up where all of their lists are at
+//! once, a tile for each lane, asks for the first points of all of them, and for all that it needs of several samples together.
+//!
+//! The tiles of a map of few pixels have many samples each; there a whole block shares a tile, each warp takes a part of
+//! the list, and the warps' sums are added in their order.
 
-mod by_samples;
-mod by_shares;
+mod runs;
+mod samples;
+mod target;
 mod tile;
 
-use crate::block::{Place, WARP};
+use crate::args::GatherArgs;
+use crate::block::Place;
 use crate::channels::{Channels, Lane};
-use crate::limits::{CHANNELS_PER_LANE, TILE_SIDE, WARP_LANES};
-use crate::memory::SharedWords;
+use crate::limits::{CHANNELS_PER_LANE, MAX_TILES_AT_A_TIME, TILE_SIDE, WARP_LANES, gather_words};
+use crate::memory::{self, SharedWords};
 use crate::storage::Storage;
-use crate::unroll::{array8, each4, each8};
-pub(crate) use by_samples::gather_samples;
-pub(crate) use by_shares::gather;
-use cuda_std::{thread, warp};
-use tile::{Pixels, Target};
+use crate::unroll::{array8, each8};
+use cuda_std::thread;
+use samples::{Samples, lane_points};
+use target::Target;
+use tile::Tile;
 
 /// Sums of a lane for the four pixels of a tile: top left, top right, bottom left, bottom right.
 type Sums = [Lane; (TILE_SIDE * TILE_SIDE) as usize];
 
 const NO_SUMS: Sums = [[0.0; CHANNELS_PER_LANE as usize]; (TILE_SIDE * TILE_SIDE) as usize];
 
-/// The part of so many things that is the warp's when the warps of the block share them: the first, and the one behind the
-/// last.
-#[inline(always)]
-fn part_of_warp(place: Place, all: u32) -> (u32, u32) {
-    let part = all.div_ceil(place.warps.max(1));
-    let from = (place.warp * part).min(all);
-    (from, (from + part).min(all))
-}
-
-/// Adds up the workers of the warp: each has the sums of all afterwards.
+/// The gather for one element type and way to deal channels out.
+///
+/// Grid: along x, for each batch item, a block for each block of work whose warps share a tile, then `step` blocks for the
+/// others; along y the channel tiles. Block: whole warps. Shared memory: `words_per_warp` words for each warp.
 ///
 /// # Safety
 ///
-/// All lanes of the warp make the call together.
+/// The pointers of `args` are valid as it says, for the sizes it gives; the lists are sorted.
 #[inline(always)]
-unsafe fn add_workers(place: Place, sums: &mut Sums) {
-    let mut distance = place.lanes;
-    while distance < WARP_LANES {
-        each4(|pixel| {
-            each8(|channel| {
-                let own = sums[pixel][channel];
-                // SAFETY: all lanes of the warp are here.
-                let (other, _) = unsafe { warp::warp_shuffle_xor(WARP, own, distance, WARP_LANES) };
-                sums[pixel][channel] = own + other;
-            });
-        });
-        distance *= 2;
-    }
-}
-
-/// Writes the rows of a tile's pixels, of which each worker of the warp has the sums.
-///
-/// # Safety
-///
-/// The tile is the warp's alone.
-#[inline(always)]
-unsafe fn write_tile<T: Storage, C: Channels<T>>(
-    place: Place,
-    target: &Target<T>,
-    pixels: Pixels,
-    sums: &Sums,
-) {
-    each4(|pixel| {
-        // Pixels go round the workers.
-        if pixel as u32 & (place.workers - 1) == place.worker {
-            // SAFETY: the pixel is this worker's.
-            unsafe { target.write::<C>(pixels, pixel as u32, &sums[pixel]) };
+pub(crate) unsafe fn gather<T: Storage, C: Channels<T>>(args: GatherArgs<T>) {
+    let (block, item) = args.by_batch.divide(thread::block_idx_x());
+    let is_shared = block < args.shared_blocks;
+    let tiles = if is_shared { 1 } else { args.blocks_at_a_time };
+    // SAFETY: all lanes of the warp are here: the loop runs as often for each, and for each warp of the block. The item and the
+    // blocks of work exist.
+    unsafe {
+        let place = Place::new(&args.sizes);
+        let lane = place.warp_lane;
+        // The tiles of the blocks of work `block`, `block + step`, …: from maps of every size, so that warps that wait for
+        // samples run beside warps that write zeros.
+        let number = if lane < tiles { block + lane * args.step } else { args.blocks };
+        let mut listed = Tile::new(&args, place, item, number, is_shared);
+        if is_shared {
+            listed.list = listed.list.part(place.warp, place.warps);
         }
-    });
-}
-
-/// Adds up the warps of a block that shares a tile, and writes the tile's rows.
-///
-/// # Safety
-///
-/// The whole block makes the call; the tile is its own.
-#[inline(always)]
-unsafe fn write_shared_tile<T: Storage, C: Channels<T>>(
-    place: Place,
-    target: &Target<T>,
-    pixels: Pixels,
-    sums: &Sums,
-) {
-    let scratch = SharedWords::new(0);
-    // Word `(warp * 8 + index) * lanes + lane`: neighbouring lanes, neighbouring words.
-    let word = |warp: u32, index: usize| {
-        (warp * CHANNELS_PER_LANE + index as u32) * place.lanes + place.lane
-    };
-    each4(|pixel| {
-        if place.worker == 0 {
-            each8(|index| {
-                // SAFETY: each lane of each warp's first worker has words of its own.
-                unsafe { scratch.set(word(place.warp, index), sums[pixel][index].to_bits()) };
-            });
-        }
-        thread::sync_threads();
-        // Each pixel is another warp's business.
-        if place.warp == pixel as u32 % place.warps.max(1) && place.worker == 0 {
-            let mut total = [0.0; CHANNELS_PER_LANE as usize];
-            for other in 0..place.warps {
-                // SAFETY: written before the barrier.
-                total = array8(|index| unsafe {
-                    total[index] + f32::from_bits(scratch.get(word(other, index)))
-                });
+        const _: () = assert!(MAX_TILES_AT_A_TIME == 8);
+        // Lanes behind those of the tiles have empty ones.
+        let points = array8(|turn| lane_points(&args, item, listed.list_of_lane(turn as u32)));
+        // Each lane reads what it has written.
+        let kept = SharedWords::new(place.warp * args.words_per_warp + gather_words::POINTS + lane);
+        each8(|turn| kept.set(turn as u32 * WARP_LANES, points[turn]));
+        let mut turn = 0;
+        while turn < tiles {
+            let tile = listed.of_lane(turn);
+            let place = Place::again(&args.sizes);
+            let target = Target::new(&args, place, memory::opaque(item));
+            if tile.list.count == 0 && !is_shared {
+                target.write_tile::<C>(&tile, &NO_SUMS);
+                turn += 1;
+                continue;
             }
-            // SAFETY: one worker per pixel.
-            unsafe { target.write::<C>(pixels, pixel as u32, &total) };
+            let mut sums = NO_SUMS;
+            if tile.list.count > 0 {
+                let place = Place::again(&args.sizes);
+                let samples = Samples::new::<C>(&args, place, memory::opaque(item));
+                let points = kept.get(turn * WARP_LANES);
+                samples.add_list::<C>(&tile, points, &mut sums);
+                target::add_workers(place, &mut sums);
+            }
+            let place = Place::again(&args.sizes);
+            let target = Target::new(&args, place, memory::opaque(item));
+            if is_shared {
+                target.write_shared_tile::<C>(&tile, &sums);
+            } else {
+                target.write_tile::<C>(&tile, &sums);
+            }
+            turn += 1;
         }
-        // The scratch may be written again after this.
-        thread::sync_threads();
-    });
+    }
 }

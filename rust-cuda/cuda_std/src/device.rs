@@ -29,6 +29,8 @@ unsafe extern "unadjusted" {
     fn intrinsic_vote_any(mask: u32, predicate: bool) -> bool;
     #[link_name = "llvm.nvvm.vote.ballot.sync"]
     fn intrinsic_vote_ballot(mask: u32, predicate: bool) -> u32;
+    #[link_name = "llvm.nvvm.match.any.sync.i32"]
+    fn intrinsic_match_any(mask: u32, value: u32) -> u32;
     #[link_name = "llvm.nvvm.bar.warp.sync"]
     fn intrinsic_sync_warp(mask: u32);
     #[link_name = "llvm.nvvm.activemask"]
@@ -146,6 +148,14 @@ pub(crate) unsafe fn vote_any(mask: u32, predicate: bool) -> bool {
 pub(crate) unsafe fn vote_ballot(mask: u32, predicate: bool) -> u32 {
     // SAFETY: promised by the caller.
     unsafe { intrinsic_vote_ballot(mask, predicate) }
+}
+
+/// # Safety
+/// As for [`crate::warp::warp_match_any`].
+#[inline(always)]
+pub(crate) unsafe fn match_any(mask: u32, value: u32) -> u32 {
+    // SAFETY: the caller's promise is what the instruction asks for.
+    unsafe { intrinsic_match_any(mask, value) }
 }
 
 /// Moves a value of up to 8 bytes with an instruction that moves 4.

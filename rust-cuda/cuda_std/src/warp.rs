@@ -125,6 +125,18 @@ pub unsafe fn warp_vote_ballot(mask: u32, predicate: bool) -> u32 {
     unsafe { platform::vote_ballot(mask, predicate) }
 }
 
+/// The lanes of `mask` whose `value` is the same as this lane's, as bits.
+///
+/// # Safety
+/// - This lane is in `mask`, and no lane in `mask` has returned from the kernel.
+/// - All lanes in `mask` call this function with the same mask.
+#[inline(always)]
+#[must_use]
+pub unsafe fn warp_match_any(mask: u32, value: u32) -> u32 {
+    // SAFETY: the caller's promise is what the instruction asks for.
+    unsafe { platform::match_any(mask, value) }
+}
+
 /// The four ways of naming the lane to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {

@@ -102,6 +102,12 @@ pub(crate) unsafe fn vote_ballot(mask: u32, predicate: bool) -> u32 {
 
 /// # Safety
 /// As for [`sync_warp`].
+pub(crate) unsafe fn match_any(mask: u32, value: u32) -> u32 {
+    meet(Operation::MatchAny, mask, u64::from(value)) as u32
+}
+
+/// # Safety
+/// As for [`sync_warp`].
 pub(crate) unsafe fn shuffle<T: WarpShuffleValue>(
     direction: Direction,
     mask: u32,

@@ -26,6 +26,7 @@ pub(super) enum Operation {
     VoteAll,
     VoteAny,
     Ballot,
+    MatchAny,
     Shuffle(Direction),
     /// Asked at this place in the source; lanes elsewhere are not active together with it.
     ActiveMask(&'static Location<'static>),
@@ -38,6 +39,7 @@ impl Operation {
             Self::VoteAll => "warp_vote_all",
             Self::VoteAny => "warp_vote_any",
             Self::Ballot => "warp_vote_ballot",
+            Self::MatchAny => "warp_match_any",
             Self::Shuffle(Direction::Down) => "warp_shuffle_down",
             Self::Shuffle(Direction::Up) => "warp_shuffle_up",
             Self::Shuffle(Direction::Index) => "warp_shuffle_idx",
@@ -136,6 +138,10 @@ fn answer_all(lanes: &impl Lanes, request: &Request) -> Result<(), Broken> {
     let votes = || bits(mask).filter(|lane| lanes.request(*lane).value != 0);
     let same = match request.operation {
         Operation::Shuffle(direction) => return answer_shuffle(lanes, direction, mask),
+        Operation::MatchAny => {
+            answer_match(lanes, mask);
+            return Ok(());
+        }
         Operation::Sync | Operation::ActiveMask(_) => 0,
         Operation::VoteAll => u64::from(votes().count() == mask.count_ones() as usize),
         Operation::VoteAny => u64::from(votes().count() > 0),
@@ -160,6 +166,15 @@ fn answer_shuffle(lanes: &impl Lanes, direction: Direction, mask: u32) -> Result
         lanes.answer(lane, Answer { value: lanes.request(source).value, in_range });
     }
     Ok(())
+}
+
+fn answer_match(lanes: &impl Lanes, mask: u32) {
+    for lane in bits(mask) {
+        let value = lanes.request(lane).value;
+        let same = bits(mask).filter(|other| lanes.request(*other).value == value);
+        let value = same.fold(0, |same, other| same | 1 << other);
+        lanes.answer(lane, Answer { value, in_range: true });
+    }
 }
 
 /// Answers the lanes that ask at the same place in the source as the first one.

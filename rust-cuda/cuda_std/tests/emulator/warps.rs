@@ -110,6 +110,21 @@ fn votes_see_the_lanes_of_the_mask() {
 }
 
 #[test]
+fn matching_names_the_lanes_of_the_mask_with_the_same_value() {
+    let results = collect(LaunchConfig::new(1, 64), |output| {
+        let (i, lane) = (thread::index_1d(), warp::lane_id());
+        let mask = if lane < 16 { 0x0000_ffff } else { 0xffff_0000 };
+        // SAFETY: all lanes of each mask come here with it.
+        output.write(i, unsafe { warp::warp_match_any(mask, lane % 5) });
+    });
+    for (i, result) in results.into_iter().enumerate() {
+        let mask = if i % 32 < 16 { 0x0000_ffff } else { 0xffff_0000u32 };
+        let same = (0..32).filter(|lane| lane % 5 == i % 32 % 5);
+        assert_eq!(result, same.fold(0, |bits, lane| bits | 1 << lane) & mask, "thread {i}");
+    }
+}
+
+#[test]
 fn the_active_mask_is_that_of_the_branch() {
     let results = collect(one_block(40), |output| {
         let lane = warp::lane_id();
