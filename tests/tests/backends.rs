@@ -234,7 +234,9 @@ fn more_maps_than_a_warp_has_lanes_match_the_exact_sums<T: Element>(subject: &Su
 /// can be.
 fn samples_that_touch_several_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
     let levels = [(40, 40), (9, 9)].map(|(height, width)| LevelShape { height, width });
-    for (anchors, points, channels, groups) in [(5, 40, 16, 2), (30, 3, 6, 2), (3, 5, 264, 33)] {
+    for (anchors, points, channels, groups) in
+        [(5, 40, 16, 2), (30, 3, 6, 2), (3, 5, 264, 33), (3, 5, 264, 8)]
+    {
         let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
         let shape =
             AggregationShape::new(layout, 2, anchors, points, channels, groups).expect("sizes fit");

@@ -315,10 +315,12 @@ impl Plan {
         spread.min(self.sizes.groups)
     }
 
-    /// Vectors that the weights of a sample are for the gather; 0 where they have to be read one by one.
+    /// Vectors that the weights of a sample are for the gather, where a tile has all channels; 0 where they have to be read one by
+    /// one.
     pub(crate) fn weight_vectors<K: Kernels>(&self, aligned: bool) -> u32 {
         let groups = self.sizes.groups;
-        let are_whole = groups.is_multiple_of(K::PER_VECTOR) && self.groups_of_tile() == groups;
+        // Of several tiles of channels, all but the first would begin within a sample's weights.
+        let are_whole = groups.is_multiple_of(K::PER_VECTOR) && self.sizes.channels <= self.tile();
         if aligned && are_whole { groups / K::PER_VECTOR } else { 0 }
     }
 
@@ -459,6 +461,22 @@ mod tests {
             let sizes = (plan.groups_of_tile(), plan.gather_samples());
             assert_eq!(sizes, (of_tile, samples), "{channels} channels, {groups} groups");
         }
+    }
+
+    #[test]
+    fn weights_are_read_as_vectors_where_all_are_wanted() {
+        let vectors = |channels, groups| {
+            let plan = plan(1, 1, channels, groups).unwrap();
+            [plan.weight_vectors::<f32>(true), plan.weight_vectors::<F16>(true)]
+        };
+        assert_eq!(vectors(256, 8), [2, 1]);
+        assert_eq!(vectors(256, 4), [1, 0]);
+        assert_eq!(vectors(252, 9), [0, 0]);
+        assert_eq!(vectors(96, 96), [24, 12]);
+        // Two tiles of channels, of which both have channels of the eighth group.
+        assert_eq!(vectors(264, 8), [0, 0]);
+        assert_eq!(vectors(1024, 8), [0, 0]);
+        assert_eq!(plan(1, 1, 256, 8).unwrap().weight_vectors::<f32>(false), 0);
     }
 
     #[test]
