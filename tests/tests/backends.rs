@@ -235,7 +235,7 @@ fn more_maps_than_a_warp_has_lanes_match_the_exact_sums<T: Element>(subject: &Su
 fn samples_that_touch_several_tiles_match_the_exact_sums<T: Element>(subject: &Subject) {
     let levels = [(40, 40), (9, 9)].map(|(height, width)| LevelShape { height, width });
     for (anchors, points, channels, groups) in
-        [(5, 40, 16, 2), (30, 3, 6, 2), (3, 5, 264, 33), (3, 5, 264, 8)]
+        [(5, 40, 16, 2), (30, 3, 6, 2), (3, 5, 264, 33), (3, 5, 264, 8), (2, 3, 518, 14)]
     {
         let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
         let shape =
@@ -267,12 +267,12 @@ fn lists_of_every_length_match_the_exact_sums<T: Element>(subject: &Subject) {
     }
 }
 
-/// Few anchors of many points, which blocks share: three parts, of which the last has fewer points, and two; at last with a single
-/// camera that sees all.
+/// Few anchors of many points, which blocks share: three parts, of which the last has fewer points, and two; then with a single camera
+/// that sees all, and at last so many points that the gradient of the features is added to memory.
 fn parts_of_anchors_match_the_exact_sums<T: Element>(subject: &Subject) {
     let levels = [(20, 30), (6, 7)].map(|(height, width)| LevelShape { height, width });
     for (anchors, points, cameras, channels, groups) in
-        [(2, 197, 2, 16, 2), (3, 130, 2, 264, 33), (1, 260, 1, 6, 2)]
+        [(2, 197, 2, 16, 2), (3, 130, 2, 264, 33), (1, 260, 1, 6, 2), (1, 2050, 1, 8, 1)]
     {
         let layout = FeatureLayout::uniform(cameras, &levels).expect("has pixels");
         let shape =
@@ -492,7 +492,7 @@ fn spoilt_columns<T: Element>(case: &Case<T>, subject: &Subject) -> Vec<usize> {
 
 /// An anchor alone, and one among others that nobody sees.
 fn not_a_number_spreads_to_touched_pixels_only<T: Element>(subject: &Subject) {
-    for (others, channels) in [0, 9].into_iter().flat_map(|others| [(others, 16), (others, 6)]) {
+    for (others, channels) in [(0, 16), (0, 6), (0, 256), (9, 16), (9, 6)] {
         let mut case = two_points::<T>(others, channels);
         case.grad_output.slice_mut(s![0, 0, ..]).fill(T::from_f64(f64::NAN));
         assert_eq!(spoilt_columns(&case, subject), [0, 1, 2], "{others} others");

@@ -15,6 +15,9 @@ use crate::kernels::plan::{Launch, Plan, Rows, Samples};
 /// Channels from which on a feature row is long.
 const LONG_ROW: u32 = 256;
 
+/// Points up to which the lists of a few tiles do not become too long.
+const MOST_POINTS: u32 = 2048;
+
 /// Channels from which on a weight group is large.
 const LARGE_GROUP: u32 = 32;
 
@@ -107,9 +110,9 @@ pub(crate) fn backward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) ->
 /// The numbering to gather the feature gradient with; `None` where it is added to memory.
 ///
 /// Adding needs an fp32 array, which for 16-bit gradients is scratch to be cleared and rounded: then the gather is
-/// the faster way. So it is for anchors of many points, which meet in the same pixels and make few shares, and for long rows
-/// of large groups, beside which a share is small, unless there are so few anchors that its launches take longer than what
-/// they save. With so many anchors that several share a mark there are no shares, and it has to look at too many samples.
+/// the faster way. So it is for anchors of many points, which meet in the same pixels, and for long rows of large groups, unless
+/// there are so few anchors that its launches take longer than what they save. Thousands of points on one anchor make lists too long
+/// for the few warps that have a tile, while a block adds rows that its points have in common once.
 fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Numbering>> {
     match algorithm {
         Algorithm::Naive => Ok(None),
@@ -120,6 +123,7 @@ fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Num
             let gathers = K::ROUND.is_some()
                 || plan.sizes.points >= MANY_POINTS
                 || has_long_rows && !plan.has_few_anchors();
+            let gathers = gathers && plan.sizes.points <= MOST_POINTS;
             Ok(plan.numbering.as_ref().filter(|_| gathers))
         }
         Algorithm::Repeatable => plan.numbering.as_ref().map(Some).ok_or(Error::NotRepeatable),
