@@ -139,16 +139,13 @@ impl<T: GpuElement> Operator<T> {
 
     /// Bytes of workspace that [`backward`](Self::backward) needs.
     ///
-    /// Where the feature gradient is gathered ([`Algorithm::Repeatable`]; also otherwise for fp16 and bf16, anchors of 64 points
-    /// or more, and more than 2,048 anchors of 256 channels or more in groups of 32 or more): 16 bytes for every 2 by 2 pixels
-    /// and 96 anchors, whatever the number of channels, and for up to 4,096 anchors of a batch item 8 more for every 2 by 2
-    /// pixels, and memory for what anchors count for there, `16 G + 4` bytes each. That is one for every point and level, or
-    /// 170 for 1,000 samples if that is more (up to 220, where that takes at most 9 % of the gradient in fp32), but together no
-    /// more than the gradient would take in fp32. Anchors are [parts](Self::forward_workspace_bytes) of them, where they have
-    /// several.
+    /// Where the feature gradient is gathered ([`Algorithm::Repeatable`]; also otherwise, for up to 2,048 points of an anchor, with
+    /// fp16 and bf16, anchors of 64 points or more, and more than 2,048 anchors of 256 channels or more in groups of 32 or more):
+    /// whatever the number of channels, 4 bytes for each of the 2 by 2 pixels that a sample can touch, 16 for every sample of maps
+    /// of more than two pixels along both sides, and 8 to 32 for every 2 by 2 pixels.
     ///
-    /// Where it is added to memory: none for fp32, and for fp16 and bf16, when maps share pixels or a batch item has more than
-    /// 4,096 anchors, an fp32 copy of it.
+    /// Where it is added to memory: none for fp32, and for fp16 and bf16, when maps share pixels or anchors have more than 2,048
+    /// points, an fp32 copy of it.
     #[must_use]
     pub fn backward_workspace_bytes(&self) -> usize {
         4 * kernels::backward_scratch::<T::Kernel>(&self.plan, self.algorithm)
