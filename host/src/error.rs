@@ -134,7 +134,7 @@ pub enum Error {
     },
     /// Gradients cannot be computed in a fixed order.
     #[error(
-        "algorithm: expected feature maps that do not share rows, and at most 2^31 samples and tiles of a batch, for \
+        "algorithm: expected feature maps that do not share rows, and at most 2^29 samples of a batch item, for \
          repeatable gradients on a GPU backend; use Algorithm::Fast or Backend::Cpu"
     )]
     NotRepeatable,
