@@ -20,9 +20,7 @@ impl Side {
     pub(super) fn new() -> Result<Self> {
         Ok(Self { stream: Stream::urgent()?, fork: Event::untimed()?, join: Event::untimed()? })
     }
-}
 
-impl Side {
     /// Whether it may take work from a stream. It may not while one of them is recorded for a graph that the other has nothing
     /// to do with, nor where that cannot be known, as for the legacy default stream while another stream is recorded.
     pub(super) fn serves(&self, stream: &Stream) -> bool {

@@ -10,6 +10,9 @@ use cust::sys::CUstreamCaptureStatus_enum as Capture;
 use crate::cuda::driver::check;
 use crate::error::Result;
 
+/// `CU_STREAM_NON_BLOCKING` of the driver API.
+const NON_BLOCKING: u32 = 1;
+
 /// A queue of work on a device, our own or another framework's.
 #[derive(Debug)]
 pub struct Stream {
@@ -25,7 +28,6 @@ unsafe impl Sync for Stream {}
 impl Stream {
     /// A new stream on the current context's device. It does not wait for the legacy default stream.
     pub(super) fn new() -> Result<Self> {
-        const NON_BLOCKING: u32 = 1;
         let mut handle = ptr::null_mut();
         // SAFETY: the function writes one handle.
         check("creating a stream", unsafe { sys::cuStreamCreate(&raw mut handle, NON_BLOCKING) })?;
@@ -34,7 +36,6 @@ impl Stream {
 
     /// A new stream as above, whose kernels get free places on the GPU before those of other streams.
     pub(super) fn urgent() -> Result<Self> {
-        const NON_BLOCKING: u32 = 1;
         let (mut least, mut greatest) = (0, 0);
         let mut handle = ptr::null_mut();
         // SAFETY: the functions write two numbers and one handle.

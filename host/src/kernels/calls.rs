@@ -120,10 +120,10 @@ fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Num
             let has_long_rows = plan.forward_is_wide::<K>()
                 && plan.sizes.channels >= LONG_ROW
                 && plan.sizes.channels_per_group() >= LARGE_GROUP;
-            let gathers = K::ROUND.is_some()
+            let pays = K::ROUND.is_some()
                 || plan.sizes.points >= MANY_POINTS
                 || has_long_rows && !plan.has_few_anchors();
-            let gathers = gathers && plan.sizes.points <= MOST_POINTS;
+            let gathers = pays && plan.sizes.points <= MOST_POINTS;
             Ok(plan.numbering.as_ref().filter(|_| gathers))
         }
         Algorithm::Repeatable => plan.numbering.as_ref().map(Some).ok_or(Error::NotRepeatable),
@@ -337,7 +337,7 @@ unsafe fn list<K: Kernels, E: Executor>(
             grids: arrays.table.wrapping_add(maps).cast(),
             locations: arrays.locations,
             lists: arrays.lists(numbering),
-            bitmap_words: Plan::bitmap_words(numbering),
+            bitmap_words: plan.bitmap_words(),
         };
         executor.launch(COUNT_POINTS, plan.list_launch(), args)?;
         executor.launch(PLACE_LISTS, plan.place_launch(numbering), args)?;

@@ -20,8 +20,6 @@ pub(crate) struct Numbering {
     pub(crate) shared_blocks: u32,
     /// Numbers of tiles of a batch item.
     pub(crate) tiles: u32,
-    /// Points of a batch item.
-    pub(crate) points: u32,
     /// Most points that the lists of a batch item can have.
     pub(crate) capacity: u32,
     /// Whether some feature rows belong to no map, so that no tile writes their gradient.
@@ -98,7 +96,6 @@ impl Numbering {
             blocks: fitting(blocks)?,
             shared_blocks: fitting(shared_blocks)?,
             tiles: fitting(tiles)?,
-            points: fitting(points)?,
             capacity: fitting(points.checked_mul(lists_of_point)?)?,
             has_gaps: covered < layout.num_feat(),
             batch: shape.batch(),
@@ -141,7 +138,7 @@ mod tests {
         assert_eq!((numbering.tiles, numbering.has_gaps), (32, false));
         assert_eq!((numbering.blocks, numbering.shared_blocks), (4, 2));
         // On the larger maps a sample touches four tiles at most, on the others the only one.
-        assert_eq!((numbering.points, numbering.capacity), (264, 2 * (4 + 1) * 264));
+        assert_eq!(numbering.capacity, 2 * (4 + 1) * 264);
         assert_eq!(numbering.cleared_words(), 4 + 2 * 2 * 32);
         assert_eq!(numbering.words(), numbering.cleared_words() + 2 * 2640);
     }

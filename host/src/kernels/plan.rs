@@ -272,8 +272,7 @@ impl Plan {
 
     /// A warp for as many points as it has lanes and each camera, or for several such.
     pub(crate) fn list_launch(&self) -> Launch {
-        let turns =
-            (self.sizes.anchors * self.sizes.points).div_ceil(WARP_LANES) * self.sizes.cameras;
+        let turns = self.points_of_item().div_ceil(WARP_LANES) * self.sizes.cameras;
         let blocks = turns.div_ceil(LIST_THREADS / WARP_LANES).min(MOST_LIST_BLOCKS);
         self.launch_for_items(blocks, LIST_THREADS, 0)
     }
@@ -287,13 +286,18 @@ impl Plan {
     /// A warp for some tiles.
     pub(crate) fn sort_launch(&self, numbering: &Numbering) -> Launch {
         let blocks = numbering.tiles.div_ceil(TILES_TO_SORT * SMALL_WARPS);
-        let bytes = 4 * SMALL_WARPS * Self::bitmap_words(numbering);
+        let bytes = 4 * SMALL_WARPS * self.bitmap_words();
         self.launch_for_items(blocks, SMALL_WARPS * WARP_LANES, bytes)
     }
 
     /// Words of the bitmap of each warp that sorts lists: one bit for each point of a batch item, if they are not too many.
-    pub(crate) fn bitmap_words(numbering: &Numbering) -> u32 {
-        numbering.points.div_ceil(u32::BITS).min(MAX_BITMAP_WORDS)
+    pub(crate) fn bitmap_words(&self) -> u32 {
+        self.points_of_item().div_ceil(u32::BITS).min(MAX_BITMAP_WORDS)
+    }
+
+    /// Points of a batch item.
+    fn points_of_item(&self) -> u32 {
+        self.sizes.anchors * self.sizes.points
     }
 
     /// So many blocks for each batch item, or for some at a time, when there are very many.
