@@ -17,7 +17,8 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// The fastest kernels. On a GPU the last bits of a feature gradient may differ between runs where samples are added in
-    /// no fixed order: in fp32, and in any type where maps share pixels or an anchor has more than 2,048 points.
+    /// no fixed order: in fp32, and in any type where maps share pixels, a batch item has more than 4,096 anchors, or an anchor
+    /// more than 2,048 points.
     #[default]
     Fast,
     /// The fastest kernels whose results are the same bit for bit in every run, gradients included.

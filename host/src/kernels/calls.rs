@@ -15,8 +15,11 @@ use crate::kernels::plan::{Launch, Plan, Rows, Samples};
 /// Channels from which on a feature row is long.
 const LONG_ROW: u32 = 256;
 
-/// Points up to which the lists of a few tiles do not become too long.
+/// Points of an anchor up to which the lists of a few tiles do not become too long.
 const MOST_POINTS: u32 = 2048;
+
+/// Anchors of a batch item up to which it pays to make lists.
+const MOST_ANCHORS: u32 = 4096;
 
 /// Channels from which on a weight group is large.
 const LARGE_GROUP: u32 = 32;
@@ -112,7 +115,8 @@ pub(crate) fn backward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) ->
 /// Adding needs an fp32 array, which for 16-bit gradients is scratch to be cleared and rounded: then the gather is
 /// the faster way. So it is for anchors of many points, which meet in the same pixels, and for long rows of large groups, unless
 /// there are so few anchors that its launches take longer than what they save. Thousands of points on one anchor make lists too long
-/// for the few warps that have a tile, while a block adds rows that its points have in common once.
+/// for the few warps that have a tile, while a block adds rows that its points have in common once; and with very many anchors, of few
+/// points each, adding was measured to take half of the time.
 fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Numbering>> {
     match algorithm {
         Algorithm::Naive => Ok(None),
@@ -123,7 +127,8 @@ fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Num
             let pays = K::ROUND.is_some()
                 || plan.sizes.points >= MANY_POINTS
                 || has_long_rows && !plan.has_few_anchors();
-            let gathers = pays && plan.sizes.points <= MOST_POINTS;
+            let are_few = plan.sizes.points <= MOST_POINTS && plan.sizes.anchors <= MOST_ANCHORS;
+            let gathers = pays && are_few;
             Ok(plan.numbering.as_ref().filter(|_| gathers))
         }
         Algorithm::Repeatable => plan.numbering.as_ref().map(Some).ok_or(Error::NotRepeatable),
