@@ -84,7 +84,7 @@ pub(crate) trait Channels<T: Storage> {
         Self::widen(unsafe { Self::fetch_row(rows, offset, tile) })
     }
 
-    /// Writes the lane's channels of one pixel row.
+    /// Writes the lane's channels of one pixel row, which nobody reads soon.
     ///
     /// # Safety
     ///
@@ -178,8 +178,9 @@ impl<T: Storage> Channels<T> for Wide {
             let channel = <Self as Channels<T>>::channel(tile, first);
             if channel < tile.channels {
                 let vector = array8(|index| values[(first + index) % values.len()]);
+                let target = row.wrapping_add(channel as usize).cast();
                 // SAFETY: the caller vouches for the row; the vector lies before its end.
-                unsafe { T::store_vector(row.wrapping_add(channel as usize), vector) };
+                unsafe { memory::store_words_away(target, T::round_vector(vector)) };
             }
         });
     }

@@ -177,10 +177,20 @@ pub(crate) mod gather_words {
 
     /// Coefficients of the samples, four each.
     pub(crate) const COEFFICIENTS: u32 = 0;
-    /// Weights of the samples.
-    pub(crate) const WEIGHTS: u32 = COEFFICIENTS + 4 * WARP_LANES;
-    /// The first points of the lists of the warp's tiles.
-    pub(crate) const POINTS: u32 = WEIGHTS + GATHER_WEIGHTS;
+    /// What was brought here of samples, and of those behind them: twice as much as is staged of some.
+    pub(crate) const STAGED: u32 = COEFFICIENTS + 4 * WARP_LANES;
+    /// Weights of the samples, among what is staged.
+    pub(crate) const WEIGHTS: u32 = 0;
+    /// Locations of the samples, among what is staged.
+    pub(crate) const LOCATIONS: u32 = WEIGHTS + GATHER_WEIGHTS;
+    /// Words of what is staged.
+    pub(crate) const STAGED_WORDS: u32 = LOCATIONS + 2 * WARP_LANES;
+    /// The warp's tiles.
+    pub(crate) const TILES: u32 = STAGED + 2 * STAGED_WORDS;
+    /// Words of a tile.
+    pub(crate) const TILE_WORDS: u32 = 8;
+    /// The next points of the lists of the warp's tiles.
+    pub(crate) const POINTS: u32 = TILES + MAX_TILES_AT_A_TIME * TILE_WORDS;
     /// What runs count for.
     pub(crate) const COUNTS: u32 = POINTS + MAX_TILES_AT_A_TIME * WARP_LANES;
 

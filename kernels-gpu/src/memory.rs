@@ -350,6 +350,26 @@ mod device {
         }
     }
 
+    /// Writes 16 bytes that are not read soon: they make way for others in the second-level cache.
+    ///
+    /// # Safety
+    ///
+    /// As for [`store_words`].
+    #[inline(always)]
+    pub(crate) unsafe fn store_words_away(pointer: *mut u32, values: [u32; 4]) {
+        let [a, b, c, d] = values;
+        // SAFETY: the caller vouches for the address.
+        unsafe {
+            asm!(
+                "{{ .reg .b64 %a; cvta.to.global.u64 %a, {p};",
+                "st.global.cs.v4.b32 [%a], {{{a}, {b}, {c}, {d}}}; }}",
+                p = in(reg64) pointer,
+                a = in(reg32) a, b = in(reg32) b, c = in(reg32) c, d = in(reg32) d,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
     /// Adds to a word, atomically towards every thread of the device, and returns what it was.
     ///
     /// # Safety
@@ -678,6 +698,111 @@ mod device {
                     options(nostack, preserves_flags));
             }
         }
+
+        /// Reads the lower half of word `index / 2` where the index is even, else the upper one.
+        ///
+        /// # Safety
+        ///
+        /// As for [`get`](Self::get).
+        #[inline(always)]
+        pub(crate) unsafe fn get_half(self, index: u32) -> u16 {
+            let value;
+            // SAFETY: the caller vouches for the address. Not `pure`: others write between barriers.
+            unsafe {
+                asm!("ld.shared.b16 {v}, [{a}];", a = in(reg32) self.address + index * 2,
+                    v = out(reg16) value, options(readonly, nostack, preserves_flags));
+            }
+            value
+        }
+
+        /// Writes the lower half of word `index / 2` where the index is even, else the upper one.
+        ///
+        /// # Safety
+        ///
+        /// As for [`set`](Self::set).
+        #[inline(always)]
+        pub(crate) unsafe fn set_half(self, index: u32, value: u16) {
+            // SAFETY: the caller vouches for the address.
+            unsafe {
+                asm!("st.shared.b16 [{a}], {v};", a = in(reg32) self.address + index * 2,
+                    v = in(reg16) value, options(nostack, preserves_flags));
+            }
+        }
+
+        /// Copies a word from the device's memory to word `index`, by [`await_copies`]. The thread goes on meanwhile from sm_80 on.
+        ///
+        /// # Safety
+        ///
+        /// As for [`load_f32`] and [`set`](Self::set), until the copies were awaited.
+        #[inline(always)]
+        pub(crate) unsafe fn copy(self, index: u32, pointer: *const u32) {
+            #[cfg(cuda_arch_ge_80)]
+            // SAFETY: the caller vouches for both addresses.
+            unsafe {
+                asm!("{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; cp.async.ca.shared.global [{s}], [%a], 4; }}",
+                    p = in(reg64) pointer, s = in(reg32) self.address + index * 4,
+                    options(nostack, preserves_flags));
+            }
+            #[cfg(not(cuda_arch_ge_80))]
+            // SAFETY: as above.
+            unsafe {
+                self.set(index, load_u32(pointer));
+            }
+        }
+
+        /// Copies two words, as [`copy`](Self::copy) does one.
+        ///
+        /// # Safety
+        ///
+        /// As for [`copy`](Self::copy), for two words aligned to 8 bytes on both sides.
+        #[inline(always)]
+        pub(crate) unsafe fn copy2(self, index: u32, pointer: *const f32) {
+            #[cfg(cuda_arch_ge_80)]
+            // SAFETY: the caller vouches for both addresses.
+            unsafe {
+                asm!("{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; cp.async.ca.shared.global [{s}], [%a], 8; }}",
+                    p = in(reg64) pointer, s = in(reg32) self.address + index * 4,
+                    options(nostack, preserves_flags));
+            }
+            #[cfg(not(cuda_arch_ge_80))]
+            // SAFETY: as above.
+            unsafe {
+                let [a, b] = load_pair(pointer).map(f32::to_bits);
+                self.set(index, a);
+                self.set(index + 1, b);
+            }
+        }
+
+        /// Copies four words, as [`copy`](Self::copy) does one.
+        ///
+        /// # Safety
+        ///
+        /// As for [`copy`](Self::copy), for four words aligned to 16 bytes on both sides.
+        #[inline(always)]
+        pub(crate) unsafe fn copy4(self, index: u32, pointer: *const u32) {
+            #[cfg(cuda_arch_ge_80)]
+            // SAFETY: the caller vouches for both addresses.
+            unsafe {
+                asm!("{{ .reg .b64 %a; cvta.to.global.u64 %a, {p}; cp.async.cg.shared.global [{s}], [%a], 16; }}",
+                    p = in(reg64) pointer, s = in(reg32) self.address + index * 4,
+                    options(nostack, preserves_flags));
+            }
+            #[cfg(not(cuda_arch_ge_80))]
+            // SAFETY: as above.
+            unsafe {
+                self.set4(index, load_words(pointer));
+            }
+        }
+    }
+
+    /// Waits for all copies to shared memory that the calling thread has begun. Others see them when they have met it after that.
+    #[inline(always)]
+    pub(crate) fn await_copies() {
+        #[cfg(cuda_arch_ge_80)]
+        // SAFETY: it waits, and nothing else.
+        unsafe {
+            asm!("cp.async.wait_all;", options(nostack, preserves_flags));
+        }
     }
 }
 
@@ -884,6 +1009,16 @@ mod host {
         unsafe { pointer.cast::<[u32; 4]>().write_unaligned(values) }
     }
 
+    /// Writes 16 bytes that are not read soon.
+    ///
+    /// # Safety
+    ///
+    /// As for [`store_words`].
+    pub(crate) unsafe fn store_words_away(pointer: *mut u32, values: [u32; 4]) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { store_words(pointer, values) };
+    }
+
     /// Adds to a word, atomically towards every thread of the device, and returns what it was.
     ///
     /// # Safety
@@ -1067,7 +1202,66 @@ mod host {
             // SAFETY: the caller's promise, and the emulator has checked the address.
             unsafe { pointer.cast::<[u32; 4]>().write_unaligned(values) }
         }
+
+        /// Reads the lower half of word `index / 2` where the index is even, else the upper one.
+        ///
+        /// # Safety
+        ///
+        /// As for [`get`](Self::get).
+        pub(crate) unsafe fn get_half(self, index: u32) -> u16 {
+            let pointer = self.start.cast::<u16>().wrapping_add(index as usize);
+            emulator::shared_read(pointer.cast(), 2);
+            // SAFETY: the caller's promise, and the emulator has checked the address.
+            unsafe { pointer.read() }
+        }
+
+        /// Writes the lower half of word `index / 2` where the index is even, else the upper one.
+        ///
+        /// # Safety
+        ///
+        /// As for [`set`](Self::set).
+        pub(crate) unsafe fn set_half(self, index: u32, value: u16) {
+            let pointer = self.start.cast::<u16>().wrapping_add(index as usize);
+            emulator::shared_write(pointer.cast(), 2);
+            // SAFETY: the caller's promise, and the emulator has checked the address.
+            unsafe { pointer.write(value) }
+        }
+
+        /// Copies a word from the device's memory to word `index`: at once.
+        ///
+        /// # Safety
+        ///
+        /// As for [`load_f32`] and [`set`](Self::set), until the copies were awaited.
+        pub(crate) unsafe fn copy(self, index: u32, pointer: *const u32) {
+            // SAFETY: the caller's promise is more than is asked for.
+            unsafe { self.set(index, load_u32(pointer)) };
+        }
+
+        /// Copies two words, as [`copy`](Self::copy) does one.
+        ///
+        /// # Safety
+        ///
+        /// As for [`copy`](Self::copy), for two words aligned to 8 bytes on both sides.
+        pub(crate) unsafe fn copy2(self, index: u32, pointer: *const f32) {
+            let target = self.start.wrapping_add(index as usize);
+            emulator::shared_write(target.cast(), 8);
+            // SAFETY: the caller's promise, and the emulator has checked the address.
+            unsafe { target.cast::<[f32; 2]>().write_unaligned(load_pair(pointer)) };
+        }
+
+        /// Copies four words, as [`copy`](Self::copy) does one.
+        ///
+        /// # Safety
+        ///
+        /// As for [`copy`](Self::copy), for four words aligned to 16 bytes on both sides.
+        pub(crate) unsafe fn copy4(self, index: u32, pointer: *const u32) {
+            // SAFETY: the caller's promise is more than is asked for.
+            unsafe { self.set4(index, load_words(pointer)) };
+        }
     }
+
+    /// Nothing to wait for: in the emulator, copies are done at once.
+    pub(crate) fn await_copies() {}
 }
 
 /// Widens a bf16: its bits are the upper half of the fp32 number.
@@ -1105,7 +1299,7 @@ pub(crate) unsafe fn zero(base: *mut u8, offset: usize, bytes: usize, thread: u3
     let mut index = thread;
     while index < vectors {
         // SAFETY: aligned, below the end, and this thread's.
-        unsafe { store_words(target.wrapping_add(16 * index).cast(), [0; 4]) };
+        unsafe { store_words_away(target.wrapping_add(16 * index).cast(), [0; 4]) };
         index += threads;
     }
     let words = if aligned_to(4) { bytes / 4 } else { 0 };

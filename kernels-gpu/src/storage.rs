@@ -1,7 +1,7 @@
 //! The element types a kernel reads and writes: fp32, fp16 and bf16 in memory, fp32 in registers.
 
 use crate::args::{Bf16, F16};
-use crate::memory;
+use crate::memory::{self, SharedWords};
 use crate::unroll::{array4, array8};
 
 /// An element type in memory. Arithmetic is fp32 whatever the storage.
@@ -30,6 +30,20 @@ pub(crate) trait Storage: Copy + 'static {
     /// As for [`load`](Self::load).
     unsafe fn fetch(pointer: *const Self) -> u32;
 
+    /// Reads element `index` of an array in shared memory.
+    ///
+    /// # Safety
+    ///
+    /// As for [`SharedWords::get`].
+    unsafe fn get(array: SharedWords, index: u32) -> f32;
+
+    /// Writes the bits of element `index` of an array in shared memory.
+    ///
+    /// # Safety
+    ///
+    /// As for [`SharedWords::set`].
+    unsafe fn set(array: SharedWords, index: u32, bits: u32);
+
     /// The value of the element of these bits.
     fn widen(bits: u32) -> f32;
 
@@ -47,12 +61,8 @@ pub(crate) trait Storage: Copy + 'static {
         Self::widen_vector(unsafe { memory::load_words(pointer.cast()) })
     }
 
-    /// Writes the 16 bytes at `pointer`: the first [`PER_VECTOR`](Self::PER_VECTOR) values, rounded to nearest even.
-    ///
-    /// # Safety
-    ///
-    /// `pointer` is aligned to 16 bytes, valid for writes of 16, and no other thread touches them meanwhile.
-    unsafe fn store_vector(pointer: *mut Self, values: [f32; 8]);
+    /// The 16 bytes of the first [`PER_VECTOR`](Self::PER_VECTOR) values, rounded to nearest even.
+    fn round_vector(values: [f32; 8]) -> [u32; 4];
 
     /// Writes one element, rounded to nearest even.
     ///
@@ -84,6 +94,18 @@ impl Storage for f32 {
     }
 
     #[inline(always)]
+    unsafe fn get(array: SharedWords, index: u32) -> f32 {
+        // SAFETY: the caller's promise is the same.
+        f32::from_bits(unsafe { array.get(index) })
+    }
+
+    #[inline(always)]
+    unsafe fn set(array: SharedWords, index: u32, bits: u32) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { array.set(index, bits) };
+    }
+
+    #[inline(always)]
     fn widen(bits: u32) -> f32 {
         f32::from_bits(bits)
     }
@@ -95,10 +117,8 @@ impl Storage for f32 {
     }
 
     #[inline(always)]
-    unsafe fn store_vector(pointer: *mut Self, values: [f32; 8]) {
-        let words = array4(|index| values[index].to_bits());
-        // SAFETY: the caller's promise is the same.
-        unsafe { memory::store_words(pointer.cast(), words) }
+    fn round_vector(values: [f32; 8]) -> [u32; 4] {
+        array4(|index| values[index].to_bits())
     }
 
     #[inline(always)]
@@ -133,6 +153,18 @@ macro_rules! sixteen_bit_storage {
             }
 
             #[inline(always)]
+            unsafe fn get(array: SharedWords, index: u32) -> f32 {
+                // SAFETY: the caller's promise is the same.
+                $widen(unsafe { array.get_half(index) })
+            }
+
+            #[inline(always)]
+            unsafe fn set(array: SharedWords, index: u32, bits: u32) {
+                // SAFETY: the caller's promise is the same.
+                unsafe { array.set_half(index, bits as u16) };
+            }
+
+            #[inline(always)]
             fn widen(bits: u32) -> f32 {
                 $widen(bits as u16)
             }
@@ -144,12 +176,9 @@ macro_rules! sixteen_bit_storage {
             }
 
             #[inline(always)]
-            unsafe fn store_vector(pointer: *mut Self, values: [f32; 8]) {
+            fn round_vector(values: [f32; 8]) -> [u32; 4] {
                 // Little endian, as in `widen_vector`.
-                let words =
-                    array4(|index| $round_pair(values[2 * index], values[2 * index + 1]));
-                // SAFETY: the caller's promise is the same.
-                unsafe { memory::store_words(pointer.cast(), words) }
+                array4(|index| $round_pair(values[2 * index], values[2 * index + 1]))
             }
 
             #[inline(always)]

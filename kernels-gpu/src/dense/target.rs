@@ -1,6 +1,7 @@
 //! Where a product goes.
 
 use crate::block_args::Target;
+use crate::memory;
 use crate::storage::Storage;
 use crate::unroll::{each8, upto8};
 
@@ -44,7 +45,7 @@ pub(crate) unsafe fn store_run<S: Storage>(pointer: *mut S, count: u32, values: 
                 let first = vector * S::PER_VECTOR;
                 let mut part = [0.0; 8];
                 upto8(S::PER_VECTOR, |index| part[index] = values[first + index]);
-                S::store_vector(pointer.wrapping_add(first), part);
+                memory::store_words(pointer.wrapping_add(first).cast(), S::round_vector(part));
             });
         } else {
             each8(|index| {

@@ -7,32 +7,38 @@
 //! | file | what it is |
 //! |---|---|
 //! | `tile.rs` | which tile a warp has |
+//! | `portion.rs` | which points of its list come next |
+//! | `staged.rs` | bringing their locations and weights to shared memory |
 //! | `samples.rs`, `runs.rs` | adding up samples, those of an anchor together |
 //! | `target.rs` | adding up workers and warps, and writing the rows |
 //!
 //! Most tiles have a few samples or none, so what takes time is not the sums but waiting for memory, once for each step that
 //! has to know the result of the one before. A warp therefore has several tiles, looks up where all of their lists are at
-//! once, a tile for each lane, asks for the first points of all of them, and for all that it needs of several samples together.
+//! once, a tile for each lane, and asks for the first points of all of them. While it adds up a portion of a list, what it
+//! needs of the next one is on its way to shared memory, past the registers.
 //!
 //! The tiles of a map of few pixels have many samples each; there a whole block shares a tile, each warp takes a part of
 //! the list, and the warps' sums are added in their order.
 
+mod portion;
 mod runs;
 mod samples;
+mod staged;
 mod target;
 mod tile;
 
 use crate::args::GatherArgs;
-use crate::block::Place;
+use crate::block::{Place, WARP};
 use crate::channels::{Channels, Lane};
-use crate::limits::{CHANNELS_PER_LANE, MAX_TILES_AT_A_TIME, TILE_SIDE, WARP_LANES, gather_words};
-use crate::memory::{self, SharedWords};
+use crate::limits::{CHANNELS_PER_LANE, MAX_TILES_AT_A_TIME, TILE_SIDE};
+use crate::memory;
 use crate::storage::Storage;
-use crate::unroll::{array8, each8};
-use cuda_std::thread;
-use samples::{Samples, lane_points};
+use cuda_std::{thread, warp};
+use portion::{Portion, Portions};
+use samples::Samples;
+use staged::{Source, Staged};
 use target::Target;
-use tile::Tile;
+use tile::{Tile, Tiles};
 
 /// Sums of a lane for the four pixels of a tile: top left, top right, bottom left, bottom right.
 type Sums = [Lane; (TILE_SIDE * TILE_SIDE) as usize];
@@ -60,42 +66,99 @@ pub(crate) unsafe fn gather<T: Storage, C: Channels<T>>(args: GatherArgs<T>) {
         // The tiles of the blocks of work `block`, `block + step`, …: from maps of every size, so that warps that wait for
         // samples run beside warps that write zeros.
         let number = if lane < tiles { block + lane * args.step } else { args.blocks };
-        let mut listed = Tile::new(&args, place, item, number, is_shared);
+        let mut own = Tile::new(&args, place, item, number, is_shared);
         if is_shared {
-            listed.list = listed.list.part(place.warp, place.warps);
+            own.list = own.list.part(place.warp, place.warps);
         }
-        const _: () = assert!(MAX_TILES_AT_A_TIME == 8);
-        // Lanes behind those of the tiles have empty ones.
-        let points = array8(|turn| lane_points(&args, item, listed.list_of_lane(turn as u32)));
-        // Each lane reads what it has written.
-        let kept = SharedWords::new(place.warp * args.words_per_warp + gather_words::POINTS + lane);
-        each8(|turn| kept.set(turn as u32 * WARP_LANES, points[turn]));
-        let mut turn = 0;
-        while turn < tiles {
-            let tile = listed.of_lane(turn);
+        let kept = Tiles::new(&args, place);
+        if lane < MAX_TILES_AT_A_TIME {
+            kept.keep(lane, &own);
+        }
+        warp::sync_warp(WARP);
+        let item = memory::opaque(item);
+        let mut portions = Portions::new(&args, place, item, kept, &own);
+        memory::await_copies();
+        let mut portion = portions.next_list();
+        let mut point = portions.take(lane, portion);
+        stage(&args, item, portion, point, 0);
+        // While the first samples are on their way.
+        if !is_shared {
+            write_zeros::<T, C>(&args, item, lane < tiles && own.list.count == 0);
+        }
+        let mut sums = NO_SUMS;
+        let mut number = 0;
+        while portion.count > 0 {
             let place = Place::again(&args.sizes);
-            let target = Target::new(&args, place, memory::opaque(item));
-            if tile.list.count == 0 && !is_shared {
-                target.write_tile::<C>(&tile, &NO_SUMS);
-                turn += 1;
-                continue;
-            }
-            let mut sums = NO_SUMS;
-            if tile.list.count > 0 {
+            let lane = place.warp_lane;
+            let samples = Samples::new::<C>(&args, place, item);
+            let tile = Tiles::new(&args, place).get(portion.tile);
+            let map = tile.map(&args);
+            let at_hand = samples.take::<C>(portion.count, point);
+            memory::await_copies();
+            warp::sync_warp(WARP);
+            let next = portions.next(portion);
+            point = portions.take(lane, next);
+            stage(&args, item, next, point, number ^ 1);
+            let staged = Staged::new(&args, place, number);
+            samples.add::<C>(&tile, map, portion.count, staged, at_hand, &mut sums);
+            if portion.is_last() && !is_shared {
                 let place = Place::again(&args.sizes);
-                let samples = Samples::new::<C>(&args, place, memory::opaque(item));
-                let points = kept.get(turn * WARP_LANES);
-                samples.add_list::<C>(&tile, points, &mut sums);
                 target::add_workers(place, &mut sums);
+                Target::new(&args, place, item).write_tile::<C>(tile.rows, &sums);
+                sums = NO_SUMS;
             }
+            (portion, number) = (next, number ^ 1);
+        }
+        if is_shared {
             let place = Place::again(&args.sizes);
-            let target = Target::new(&args, place, memory::opaque(item));
-            if is_shared {
-                target.write_shared_tile::<C>(&tile, &sums);
-            } else {
-                target.write_tile::<C>(&tile, &sums);
-            }
-            turn += 1;
+            target::add_workers(place, &mut sums);
+            let rows = Tiles::new(&args, place).get(0).rows;
+            Target::new(&args, place, item).write_shared_tile::<C>(rows, &sums);
+        }
+    }
+}
+
+/// Stages the samples of a portion, of which the lanes have the points, in one of the warp's two places.
+///
+/// # Safety
+///
+/// As for [`Source::stage`].
+#[inline(always)]
+unsafe fn stage<T: Storage>(
+    args: &GatherArgs<T>,
+    item: u32,
+    portion: Portion,
+    point: u32,
+    number: u32,
+) {
+    let place = Place::again(&args.sizes);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let source = Source::new(args, place, item, &Tiles::new(args, place).get(portion.tile));
+        source.stage(portion, point, Staged::new(args, place, number));
+    }
+}
+
+/// Writes the rows of the kept tiles that nothing touches: `is_empty` for the lane of a tile's number.
+///
+/// # Safety
+///
+/// All lanes of the warp make the call together; the tiles are the warp's alone.
+#[inline(always)]
+unsafe fn write_zeros<T: Storage, C: Channels<T>>(
+    args: &GatherArgs<T>,
+    item: u32,
+    is_empty: bool,
+) {
+    let place = Place::again(&args.sizes);
+    let target = Target::new(args, place, item);
+    // SAFETY: all lanes of the warp are here.
+    unsafe {
+        let mut left = warp::warp_vote_ballot(WARP, is_empty);
+        while left != 0 {
+            let tile = Tiles::new(args, place).get(left.trailing_zeros());
+            target.write_tile::<C>(tile.rows, &NO_SUMS);
+            left &= left - 1;
         }
     }
 }

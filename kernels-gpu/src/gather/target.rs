@@ -1,7 +1,7 @@
 //! Adding up the workers of a warp and the warps of a block, and writing the rows of a tile.
 
 use super::Sums;
-use super::tile::Tile;
+use super::tile::Rows;
 use crate::args::GatherArgs;
 use crate::block::{Place, WARP};
 use crate::channels::{Channels, Lane, Tile as ChannelTile};
@@ -73,15 +73,13 @@ impl<'a, T: Storage> Target<'a, T> {
     ///
     /// The tile is the warp's alone.
     #[inline(always)]
-    pub(super) unsafe fn write_tile<C: Channels<T>>(&self, tile: &Tile, sums: &Sums) {
+    pub(super) unsafe fn write_tile<C: Channels<T>>(&self, rows: Rows, sums: &Sums) {
         let place = self.place;
-        // SAFETY: the arguments are those of the launch.
-        let rows = unsafe { tile.rows(self.args) };
         each4(|pixel| {
             // Pixels go round the workers.
             if pixel as u32 & (place.workers - 1) == place.worker {
                 // SAFETY: the pixel is this worker's.
-                unsafe { self.write::<C>(rows[pixel], &sums[pixel]) };
+                unsafe { self.write::<C>(rows.of_pixel(pixel), &sums[pixel]) };
             }
         });
     }
@@ -92,10 +90,8 @@ impl<'a, T: Storage> Target<'a, T> {
     ///
     /// The whole block makes the call, its warps are done with their samples; the tile is its own.
     #[inline(always)]
-    pub(super) unsafe fn write_shared_tile<C: Channels<T>>(&self, tile: &Tile, sums: &Sums) {
+    pub(super) unsafe fn write_shared_tile<C: Channels<T>>(&self, rows: Rows, sums: &Sums) {
         let place = self.place;
-        // SAFETY: the arguments are those of the launch.
-        let rows = unsafe { tile.rows(self.args) };
         // In the place of the warp's samples. Neighbouring lanes, neighbouring words.
         let scratch = SharedWords::new(0);
         let word = |warp: u32, index: usize| {
@@ -119,7 +115,7 @@ impl<'a, T: Storage> Target<'a, T> {
                     });
                 }
                 // SAFETY: one worker per pixel.
-                unsafe { self.write::<C>(rows[pixel], &total) };
+                unsafe { self.write::<C>(rows.of_pixel(pixel), &total) };
             }
             // The scratch may be written again after this.
             thread::sync_threads();

@@ -2,13 +2,12 @@
 
 use crate::args::{GatherArgs, Level, TileOfWarp};
 use crate::block::{Place, WARP};
-use crate::limits::WARP_LANES;
-use crate::memory;
+use crate::limits::{WARP_LANES, gather_words};
+use crate::memory::{self, SharedWords};
 use crate::rows::load_map;
-use crate::unroll::array4;
 use cuda_std::warp;
 
-/// A tile of 2 by 2 pixels: words that a lane can hand to another.
+/// A tile of 2 by 2 pixels.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     /// The number of the map it is on; [`NONE`](TileOfWarp::NONE) for a tile without pixels.
@@ -16,6 +15,8 @@ pub(super) struct Tile {
     /// Line and column of the top left pixel.
     pub(super) top: u32,
     pub(super) left: u32,
+    /// The feature rows of its pixels.
+    pub(super) rows: Rows,
     /// What touches it.
     pub(super) list: List,
 }
@@ -28,7 +29,7 @@ pub(super) struct List {
 }
 
 impl List {
-    const EMPTY: Self = Self { first: 0, count: 0 };
+    pub(super) const EMPTY: Self = Self { first: 0, count: 0 };
 
     /// The part of this number, of so many that the list is cut into.
     #[inline(always)]
@@ -48,7 +49,8 @@ impl List {
 
 impl Tile {
     /// Without pixels and points.
-    const NONE: Self = Self { map: TileOfWarp::NONE, top: 0, left: 0, list: List::EMPTY };
+    const NONE: Self =
+        Self { map: TileOfWarp::NONE, top: 0, left: 0, rows: Rows::NONE, list: List::EMPTY };
 
     /// The tile of the calling warp in a block of work of a batch item, whose warps may share it; without pixels and points behind
     /// the last one of a map and behind the last block of work.
@@ -76,34 +78,13 @@ impl Tile {
             let [map, top, left, _] = memory::load_words(args.tiles.wrapping_add(at).cast());
             let range = memory::load_pair(args.lists.range(item, number).cast());
             let [begin, end] = range.map(f32::to_bits);
-            Self { map, top, left, list: List { first: begin, count: end - begin } }
+            let rows = if map == TileOfWarp::NONE {
+                Rows::NONE
+            } else {
+                Rows::new(load_map(args.maps.wrapping_add(map as usize)), top, left)
+            };
+            Self { map, top, left, rows, list: List { first: begin, count: end - begin } }
         }
-    }
-
-    /// What another lane has.
-    ///
-    /// # Safety
-    ///
-    /// All lanes of the warp make the call together, for the same lane.
-    #[inline(always)]
-    pub(super) unsafe fn of_lane(&self, lane: u32) -> Self {
-        // SAFETY: the caller's promise.
-        let take = |own| unsafe { warp::warp_shuffle_idx(WARP, own, lane, WARP_LANES).0 };
-        // SAFETY: as above.
-        let list = unsafe { self.list_of_lane(lane) };
-        Self { map: take(self.map), top: take(self.top), left: take(self.left), list }
-    }
-
-    /// The list of another lane's tile.
-    ///
-    /// # Safety
-    ///
-    /// As for [`of_lane`](Self::of_lane).
-    #[inline(always)]
-    pub(super) unsafe fn list_of_lane(&self, lane: u32) -> List {
-        // SAFETY: the caller's promise.
-        let take = |own| unsafe { warp::warp_shuffle_idx(WARP, own, lane, WARP_LANES).0 };
-        List { first: take(self.list.first), count: take(self.list.count) }
     }
 
     /// The map it is on, if it has pixels.
@@ -114,25 +95,98 @@ impl Tile {
     #[inline(always)]
     pub(super) unsafe fn map<T>(&self, args: &GatherArgs<T>) -> Level {
         // SAFETY: a map of the table.
-        unsafe { load_map(args.maps.add(self.map as usize)) }
+        unsafe { load_map(args.maps.wrapping_add(self.map as usize)) }
+    }
+}
+
+/// The tiles of a warp, in shared memory.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    words: SharedWords,
+}
+
+impl Tiles {
+    /// The place of those of the calling warp.
+    #[inline(always)]
+    pub(super) fn new<T>(args: &GatherArgs<T>, place: Place) -> Self {
+        let first = place.warp * args.words_per_warp + gather_words::TILES;
+        Self { words: SharedWords::new(first) }
     }
 
-    /// The feature rows of its pixels: top left, top right, bottom left, bottom right; nothing for one that is not on the map.
+    /// Keeps a tile under a number. The warp can read it after its next meeting.
     ///
     /// # Safety
     ///
-    /// As for [`map`](Self::map).
+    /// The number is below that of the most tiles of a warp, and no other lane's.
     #[inline(always)]
-    pub(super) unsafe fn rows<T>(&self, args: &GatherArgs<T>) -> [Option<u32>; 4] {
-        if self.map == TileOfWarp::NONE {
-            return [None; 4];
+    pub(super) unsafe fn keep(self, number: u32, tile: &Tile) {
+        let Tile { map, top, left, rows: Rows { first, down, across }, list } = *tile;
+        let at = number * gather_words::TILE_WORDS;
+        // SAFETY: the words are this lane's.
+        unsafe {
+            self.words.set4(at, [map, top, left, across]);
+            self.words.set4(at + 4, [first, down, list.first, list.count]);
         }
+    }
+
+    /// The tile of a number.
+    ///
+    /// # Safety
+    ///
+    /// All lanes of the warp make the call together, for the same number. The tile is kept.
+    #[inline(always)]
+    pub(super) unsafe fn get(self, number: u32) -> Tile {
+        let at = number * gather_words::TILE_WORDS;
         // SAFETY: the caller's promise.
-        let map = unsafe { self.map(args) };
-        array4(|pixel| {
-            let (line, column) = (self.top + (pixel as u32 >> 1), self.left + (pixel as u32 & 1));
-            let exists = line < map.height && column < map.width;
-            exists.then_some(map.start + line * map.width + column)
-        })
+        unsafe {
+            let [map, top, left, across] = uniform(self.words.get4(at));
+            let [first, down, begin, count] = uniform(self.words.get4(at + 4));
+            let rows = Rows { first, down, across };
+            Tile { map, top, left, rows, list: List { first: begin, count } }
+        }
+    }
+}
+
+/// The same words, which all lanes of the warp have, so that the assembler knows that they do: a register keeps a word for all
+/// of them then.
+///
+/// # Safety
+///
+/// All lanes of the warp make the call together.
+#[inline(always)]
+unsafe fn uniform(words: [u32; 4]) -> [u32; 4] {
+    // SAFETY: the caller's promise.
+    words.map(|word| unsafe { warp::warp_shuffle_idx(WARP, word, 0, WARP_LANES).0 })
+}
+
+/// The feature rows of a tile's pixels.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    /// That of the top left pixel.
+    first: u32,
+    /// How far behind it that of the pixel below is; 0 where there is none.
+    down: u32,
+    /// Pixels side by side.
+    across: u32,
+}
+
+impl Rows {
+    const NONE: Self = Self { first: 0, down: 0, across: 0 };
+
+    #[inline(always)]
+    fn new(map: Level, top: u32, left: u32) -> Self {
+        Self {
+            first: map.start + top * map.width + left,
+            down: if top + 1 < map.height { map.width } else { 0 },
+            across: if left + 1 < map.width { 2 } else { 1 },
+        }
+    }
+
+    /// That of a pixel: top left, top right, bottom left, bottom right; nothing for one that is not on the map.
+    #[inline(always)]
+    pub(super) fn of_pixel(self, pixel: usize) -> Option<u32> {
+        let (line, column) = (pixel as u32 >> 1, pixel as u32 & 1);
+        let exists = column < self.across && (line == 0 || self.down > 0);
+        exists.then_some(self.first + line * self.down + column)
     }
 }
