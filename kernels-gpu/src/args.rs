@@ -82,6 +82,24 @@ pub struct Lists {
     pub tiles: u32,
 }
 
+/// The pieces that long lists are cut into.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces {
+    /// How long all long lists are, how many, and how many pieces there are; and a word to fill up. All zeros before lists are
+    /// placed.
+    pub header: *mut u32,
+    /// `(most, 4)`: batch item and tile of each piece, the list's first piece and how many it has.
+    pub entries: *mut u32,
+    /// `(channel tiles, most)`: for the first piece of each list, how many of its pieces are added up. All zeros before the
+    /// gather.
+    pub done: *mut u32,
+    /// `(most, 4, channel tiles, channels of a tile)`: what the samples of each piece add up to, for the four pixels of the tile.
+    pub sums: *mut f32,
+    /// Room for pieces: [`MAX_PIECES`](crate::MAX_PIECES), or 0 where no list can be long.
+    pub most: u32,
+}
+
 /// Arguments of the kernels that make lists.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +114,8 @@ pub struct ListArgs {
     pub locations: *const f32,
     /// The lists.
     pub lists: Lists,
+    /// What long ones are cut into.
+    pub pieces: Pieces,
     /// Words of the bitmap of each warp that sorts.
     pub bitmap_words: u32,
 }
@@ -127,6 +147,8 @@ pub struct GatherArgs<T> {
     pub by_batch: Divisor,
     /// What touches each tile.
     pub lists: Lists,
+    /// What long lists are cut into.
+    pub pieces: Pieces,
     /// Samples that a warp takes at a time, at most as many as it has lanes; their weights for `by_staged.value` groups are
     /// [`GATHER_WEIGHTS`](crate::GATHER_WEIGHTS) at most.
     pub samples: u32,

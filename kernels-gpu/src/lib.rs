@@ -58,9 +58,9 @@ pub use block_entry::{
 #[cfg(not(target_arch = "nvptx64"))]
 pub use entry::{COUNT_POINTS, Entry, FILL_LISTS, Kernels, PLACE_LISTS, READ_WORDS, SORT_LISTS};
 pub use limits::{
-    CHANNELS_PER_LANE, GATHER_WEIGHTS, LIST_THREADS, MANY_POINTS, MAX_BITMAP_WORDS, MAX_GROUPS,
-    MAX_TILES_AT_A_TIME, MAX_WARPS, PLACE_SHARED_BYTES, PRODUCT_BYTES, PRODUCT_COLUMNS,
-    PRODUCT_ROWS, PRODUCT_THREADS, TENSOR_CHANNELS, TILE_SIDE, WARP_LANES, WindowSizes,
-    backward_shared_bytes, camera_bytes, forward_shared_bytes, gather_warp_words, weights_bytes,
-    weights_gradient_bytes,
+    CHANNELS_PER_LANE, GATHER_WEIGHTS, LIST_THREADS, LONG_LIST, MANY_POINTS, MAX_BITMAP_WORDS,
+    MAX_GROUPS, MAX_PIECES, MAX_TILES_AT_A_TIME, MAX_WARPS, PLACE_SHARED_BYTES, PRODUCT_BYTES,
+    PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TENSOR_CHANNELS, TILE_SIDE, WARP_LANES,
+    WindowSizes, backward_shared_bytes, camera_bytes, forward_shared_bytes, gather_warp_words,
+    sort_shared_bytes, weights_bytes, weights_gradient_bytes,
 };

@@ -50,6 +50,15 @@ pub const LIST_THREADS: u32 = 256;
 /// Most words of the bitmap by which a warp sorts a list.
 pub const MAX_BITMAP_WORDS: u32 = 1024;
 
+/// Points up to which a list is one warp's work, or one block's where the warps of a block share it.
+pub const LONG_LIST: u32 = 2048;
+
+/// Fewest points of a piece of a longer list.
+pub(crate) const PIECE_POINTS: u32 = 512;
+
+/// Most pieces of all long lists together.
+pub const MAX_PIECES: u32 = 512;
+
 /// What a block of the backward kernels holds at a time.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +170,24 @@ pub(crate) mod place_words {
 
 /// Bytes of dynamic shared memory of a block that places lists.
 pub const PLACE_SHARED_BYTES: u32 = 4 * (place_words::FIRST + 1);
+
+/// Shared memory of a block that sorts lists, in 32-bit words, and where its parts begin. Counts lie where they do in
+/// [`window_words`].
+pub(crate) mod sort_words {
+    use super::{MAX_WARPS, WARP_LANES, window_words};
+
+    /// Where the pieces of a list begin.
+    pub(crate) const FIRST_PIECE: u32 = window_words::VISIBLE;
+    /// Long lists, four words each: one for each thread at most.
+    pub(crate) const QUEUE: u32 = FIRST_PIECE + 4;
+    /// The warps' bitmaps, one behind the other.
+    pub(crate) const BITS: u32 = QUEUE + 4 * MAX_WARPS * WARP_LANES;
+}
+
+/// Bytes of dynamic shared memory of a block of `warps` warps that sorts lists, with a bitmap of so many words for each.
+pub const fn sort_shared_bytes(warps: u32, bitmap_words: u32) -> u32 {
+    4 * (sort_words::BITS + warps * bitmap_words)
+}
 
 /// Most weights of samples that a warp of the gather holds at a time.
 pub const GATHER_WEIGHTS: u32 = CHANNELS_PER_LANE * WARP_LANES;

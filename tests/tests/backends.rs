@@ -18,6 +18,7 @@ on_every_backend!(
     more_maps_than_a_warp_has_lanes_match_the_exact_sums,
     samples_that_touch_several_tiles_match_the_exact_sums,
     lists_of_every_length_match_the_exact_sums,
+    pieces_of_lists_match_the_exact_sums,
     parts_of_anchors_match_the_exact_sums,
     more_rows_than_a_window_holds_match_the_exact_sums,
     border_of_the_operator_rule,
@@ -147,10 +148,13 @@ fn bits<T: Element, D: Dimension>(array: &Array<T, D>) -> Vec<u64> {
     array.iter().map(|value| value.to_f64().to_bits()).collect()
 }
 
-/// Anchors of a few points each, and two of so many that blocks share them.
-fn cases_to_repeat<T: Element>() -> [Case<T>; 2] {
+/// Anchors of a few points each, two of so many that blocks share them, and lists so long that they are cut.
+fn cases_to_repeat<T: Element>() -> [Case<T>; 3] {
     let many_points = Sizes { anchors: 2, points: 197, ..sizes()[4].clone() };
-    [sizes()[3].clone(), many_points].map(|sizes| Case::random(sizes.shape(), 1).cast::<T>())
+    let long_lists =
+        Sizes { batch: 2, anchors: 30, points: 140, levels: vec![(2, 3)], ..sizes()[3].clone() };
+    [sizes()[3].clone(), many_points, long_lists]
+        .map(|sizes| Case::random(sizes.shape(), 1).cast::<T>())
 }
 
 fn forward_repeats_bit_for_bit<T: Element>(subject: &Subject) {
@@ -248,10 +252,12 @@ fn samples_that_touch_several_tiles_match_the_exact_sums<T: Element>(subject: &S
 }
 
 /// Lists of a few samples, of more than a warp has lanes, of thousands, and at last of more points than a warp has bits to sort
-/// them by: it takes three turns.
+/// them by: it takes three turns; and a block for a long list two.
 fn lists_of_every_length_match_the_exact_sums<T: Element>(subject: &Subject) {
     let levels = [(2, 3), (20, 30)].map(|(height, width)| LevelShape { height, width });
-    for (anchors, points, every) in [(230, 2, 3), (3200, 1, 29), (3200, 1, 1), (5000, 14, 97)] {
+    for (anchors, points, every) in
+        [(230, 2, 3), (3200, 1, 29), (3200, 1, 1), (5000, 14, 97), (10, 15_000, 60)]
+    {
         let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
         let shape = AggregationShape::new(layout, 1, anchors, points, 2, 1).expect("fit");
         let mut case = Case::random(shape, 9);
@@ -263,6 +269,25 @@ fn lists_of_every_length_match_the_exact_sums<T: Element>(subject: &Subject) {
             }
         }
         case.sampling_locations.slice_mut(s![0, -1, -1, 0, ..]).fill(0.3);
+        assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
+    }
+}
+
+/// Lists of thousands of points, which are cut into pieces: of few anchors and of many, in tiles that a warp has and in those that a block
+/// shares; the channels in one tile and in several.
+fn pieces_of_lists_match_the_exact_sums<T: Element>(subject: &Subject) {
+    let levels = [(2, 3), (1, 1), (90, 90)].map(|(height, width)| LevelShape { height, width });
+    for (anchors, points, channels, groups) in
+        [(3, 1100, 16, 2), (3300, 1, 264, 33), (90, 40, 6, 2)]
+    {
+        let layout = FeatureLayout::uniform(1, &levels).expect("has pixels");
+        let shape =
+            AggregationShape::new(layout, 2, anchors, points, channels, groups).expect("sizes fit");
+        let mut case = Case::random(shape, 21);
+        // All are seen, those of the first batch item within two pixels of the large map.
+        case.sampling_locations.mapv_inplace(|x| f64::from(((x + 0.21) / 1.42) as f32));
+        let near = |x| f64::from((0.305 + 0.01 * x) as f32);
+        case.sampling_locations.slice_mut(s![0, .., .., .., ..]).mapv_inplace(near);
         assert_matches(&case.cast::<T>(), subject, BorderRule::Operator);
     }
 }

@@ -3,7 +3,8 @@
 use std::ptr;
 
 use kernels_gpu::args::{
-    AddPartsArgs, BackwardArgs, Divisor, ForwardArgs, GatherArgs, Level, ListArgs, Lists, RoundArgs,
+    AddPartsArgs, BackwardArgs, Divisor, ForwardArgs, GatherArgs, Level, ListArgs, Lists, Pieces,
+    RoundArgs,
 };
 use kernels_gpu::{COUNT_POINTS, Entry, FILL_LISTS, Kernels, MANY_POINTS, PLACE_LISTS, SORT_LISTS};
 
@@ -245,13 +246,26 @@ impl<K> BackwardArrays<K> {
         }
     }
 
-    /// The lists, in the scratch memory: totals, ranges, points.
+    /// What long lists are cut into, in the scratch memory.
+    fn pieces(&self, numbering: &Numbering) -> Pieces {
+        let words = self.scratch.cast::<u32>();
+        let header = words.wrapping_add(numbering.range_end());
+        Pieces {
+            header,
+            done: header.wrapping_add(4),
+            entries: words.wrapping_add(numbering.cleared_words()),
+            sums: self.scratch.wrapping_add(numbering.entry_end()),
+            most: numbering.pieces,
+        }
+    }
+
+    /// The lists, in the scratch memory: totals and ranges at its beginning, points at its end.
     fn lists(&self, numbering: &Numbering) -> Lists {
         let totals = self.scratch.cast::<u32>();
         Lists {
             totals,
             ranges: totals.wrapping_add(numbering.total_words()),
-            points: totals.wrapping_add(numbering.cleared_words()),
+            points: totals.wrapping_add(numbering.sum_end()),
             capacity: numbering.capacity,
             tiles: numbering.tiles,
         }
@@ -342,6 +356,7 @@ unsafe fn list<K: Kernels, E: Executor>(
             grids: arrays.table.wrapping_add(maps).cast(),
             locations: arrays.locations,
             lists: arrays.lists(numbering),
+            pieces: arrays.pieces(numbering),
             bitmap_words: plan.bitmap_words(),
         };
         executor.launch(COUNT_POINTS, plan.list_launch(), args)?;
@@ -376,6 +391,7 @@ unsafe fn launch_gather<K: Kernels, E: Executor>(
         step,
         by_batch: Divisor::new(plan.sizes.batch),
         lists: arrays.lists(numbering),
+        pieces: arrays.pieces(numbering),
         samples: plan.gather_samples(),
         by_staged: Divisor::new(plan.groups_of_tile()),
         vectors,

@@ -1,7 +1,7 @@
 //! How the pixels of all maps are numbered for the gather of the feature gradient.
 
-use kernels_gpu::TILE_SIDE;
 use kernels_gpu::args::TileOfWarp;
+use kernels_gpu::{LONG_LIST, MAX_PIECES, TILE_SIDE};
 
 use crate::shape::AggregationShape;
 
@@ -22,6 +22,10 @@ pub(crate) struct Numbering {
     pub(crate) tiles: u32,
     /// Most points that the lists of a batch item can have.
     pub(crate) capacity: u32,
+    /// Most pieces that long lists are cut into: none where no list can be long.
+    pub(crate) pieces: u32,
+    /// Tiles of channels, and channels of each.
+    tiles_of_channels: [usize; 2],
     /// Whether some feature rows belong to no map, so that no tile writes their gradient.
     pub(crate) has_gaps: bool,
     /// Batch items.
@@ -34,19 +38,42 @@ impl Numbering {
         self.batch.next_multiple_of(4)
     }
 
-    /// Words that are cleared before lists are made, at the beginning: the totals, and the ranges of the lists.
+    /// Words of the header of the pieces, and of how many of them are done.
+    fn piece_words(&self) -> usize {
+        4 + self.pieces as usize * self.tiles_of_channels[0]
+    }
+
+    /// Words that are cleared before lists are made, at the beginning: the totals, the ranges of the lists, and of the pieces the
+    /// header and how many are done.
     pub(crate) fn cleared_words(&self) -> usize {
-        self.total_words() + 2 * self.batch * self.tiles as usize
+        self.range_end() + self.piece_words().next_multiple_of(4)
     }
 
-    /// Words for all: those that are cleared, and the lists.
+    /// The first word behind the ranges.
+    pub(crate) fn range_end(&self) -> usize {
+        self.total_words() + (2 * self.batch * self.tiles as usize).next_multiple_of(4)
+    }
+
+    /// The first word behind the table of the pieces.
+    pub(crate) fn entry_end(&self) -> usize {
+        self.cleared_words() + 4 * self.pieces as usize
+    }
+
+    /// The first word behind the sums of the pieces, four pixels each.
+    pub(crate) fn sum_end(&self) -> usize {
+        let [tiles, channels] = self.tiles_of_channels;
+        self.entry_end()
+            + self.pieces as usize * (TILE_SIDE * TILE_SIDE) as usize * tiles * channels
+    }
+
+    /// Words for all: those that are cleared, the pieces, and the lists.
     pub(crate) fn words(&self) -> usize {
-        self.cleared_words() + self.batch * self.capacity as usize
+        self.sum_end() + self.batch * self.capacity as usize
     }
 
-    /// The numbering of a shape, for blocks of `warps` warps; `None` where maps share pixels, so that no tile has a pixel for
+    /// The numbering of a shape, for blocks of `warps` warps and tiles of so many channels; `None` where maps share pixels, so that no tile has a pixel for
     /// itself, or where a number would not fit 32 bits.
-    pub(crate) fn new(shape: &AggregationShape, warps: u32) -> Option<Self> {
+    pub(crate) fn new(shape: &AggregationShape, warps: u32, channels: u32) -> Option<Self> {
         let layout = shape.layout();
         let (cameras, levels) = (layout.cameras(), layout.levels());
         if layout.has_shared_rows() {
@@ -97,6 +124,9 @@ impl Numbering {
             shared_blocks: fitting(shared_blocks)?,
             tiles: fitting(tiles)?,
             capacity: fitting(points.checked_mul(lists_of_point)?)?,
+            // A point is in a list once.
+            pieces: if points > LONG_LIST as usize { MAX_PIECES } else { 0 },
+            tiles_of_channels: [shape.embed_dims().div_ceil(channels as usize), channels as usize],
             has_gaps: covered < layout.num_feat(),
             batch: shape.batch(),
         })
@@ -115,7 +145,7 @@ mod tests {
     use ndarray::array;
 
     fn numbering(layout: FeatureLayout, points: usize) -> Option<Numbering> {
-        Numbering::new(&AggregationShape::new(layout, 2, 3, points, 8, 1).unwrap(), 8)
+        Numbering::new(&AggregationShape::new(layout, 2, 3, points, 8, 1).unwrap(), 8, 8)
     }
 
     #[test]
@@ -139,7 +169,8 @@ mod tests {
         assert_eq!((numbering.blocks, numbering.shared_blocks), (4, 2));
         // On the larger maps a sample touches four tiles at most, on the others the only one.
         assert_eq!(numbering.capacity, 2 * (4 + 1) * 264);
-        assert_eq!(numbering.cleared_words(), 4 + 2 * 2 * 32);
+        assert_eq!((numbering.range_end(), numbering.pieces), (4 + 2 * 2 * 32, 0));
+        assert_eq!(numbering.cleared_words(), numbering.range_end() + 4);
         assert_eq!(numbering.words(), numbering.cleared_words() + 2 * 2640);
     }
 
@@ -150,7 +181,7 @@ mod tests {
         let layout = FeatureLayout::uniform(6, &levels).unwrap();
         let bytes_of_gradient = 2 * 6 * layout.num_feat() * 256;
         let shape = AggregationShape::new(layout, 6, 1220, 13, 256, 8).unwrap();
-        let bytes = 4 * Numbering::new(&shape, 4).unwrap().words();
+        let bytes = 4 * Numbering::new(&shape, 4, 256).unwrap().words();
         assert!(bytes * 100 <= bytes_of_gradient * 15, "{bytes} of {bytes_of_gradient}");
     }
 

@@ -4,7 +4,7 @@ use kernels_gpu::args::{Divisor, Sizes, rule};
 use kernels_gpu::{
     CHANNELS_PER_LANE, GATHER_WEIGHTS, Kernels, LIST_THREADS, MANY_POINTS, MAX_BITMAP_WORDS,
     MAX_GROUPS, MAX_TILES_AT_A_TIME, PLACE_SHARED_BYTES, TENSOR_CHANNELS, WARP_LANES, WindowSizes,
-    backward_shared_bytes, forward_shared_bytes, gather_warp_words,
+    backward_shared_bytes, forward_shared_bytes, gather_warp_words, sort_shared_bytes,
 };
 
 use crate::error::{Error, Result};
@@ -153,7 +153,7 @@ impl Plan {
             by_groups: Divisor::new(shape.groups() as u32),
             by_group: Divisor::new(channels / shape.groups() as u32),
         };
-        let numbering = Numbering::new(shape, SMALL_WARPS);
+        let numbering = Numbering::new(shape, SMALL_WARPS, sizes.lanes * CHANNELS_PER_LANE);
         if let Some(numbering) = &numbering {
             table.extend(&numbering.rows);
         }
@@ -286,7 +286,7 @@ impl Plan {
     /// A warp for some tiles.
     pub(crate) fn sort_launch(&self, numbering: &Numbering) -> Launch {
         let blocks = numbering.tiles.div_ceil(TILES_TO_SORT * SMALL_WARPS);
-        let bytes = 4 * SMALL_WARPS * self.bitmap_words();
+        let bytes = sort_shared_bytes(SMALL_WARPS, self.bitmap_words());
         self.launch_for_items(blocks, SMALL_WARPS * WARP_LANES, bytes)
     }
 
@@ -346,10 +346,10 @@ impl Plan {
         (at_a_time, others.div_ceil(at_a_time))
     }
 
-    /// The blocks of work one by one where their warps share a tile, then several at a time.
+    /// A block for each piece there may be, the blocks of work one by one where their warps share a tile, then several at a time.
     pub(crate) fn gather_launch(&self, numbering: &Numbering) -> Launch {
         let (_, step) = self.gather_steps(numbering);
-        let blocks = (numbering.shared_blocks + step) * self.sizes.batch;
+        let blocks = numbering.pieces + (numbering.shared_blocks + step) * self.sizes.batch;
         let grid = (blocks, self.sizes.channels.div_ceil(self.tile()));
         Self::block_launch(grid, SMALL_WARPS, 4 * SMALL_WARPS * self.gather_warp_words())
     }

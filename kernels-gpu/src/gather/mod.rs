@@ -11,6 +11,7 @@
 //! | `staged.rs` | bringing their locations and weights to shared memory |
 //! | `samples.rs`, `runs.rs` | adding up samples, those of an anchor together |
 //! | `target.rs` | adding up workers and warps, and writing the rows |
+//! | `piece.rs` | adding up the pieces of a long list |
 //!
 //! Most tiles have a few samples or none, so what takes time is not the sums but waiting for memory, once for each step that
 //! has to know the result of the one before. A warp therefore has several tiles, looks up where all of their lists are at
@@ -18,8 +19,10 @@
 //! needs of the next one is on its way to shared memory, past the registers.
 //!
 //! The tiles of a map of few pixels have many samples each; there a whole block shares a tile, each warp takes a part of
-//! the list, and the warps' sums are added in their order.
+//! the list, and the warps' sums are added in their order. A list that is longer still is cut into [pieces](crate::lists::pieces),
+//! a block for each.
 
+mod piece;
 mod portion;
 mod runs;
 mod samples;
@@ -30,10 +33,11 @@ mod tile;
 use crate::args::GatherArgs;
 use crate::block::{Place, WARP};
 use crate::channels::{Channels, Lane};
-use crate::limits::{CHANNELS_PER_LANE, MAX_TILES_AT_A_TIME, TILE_SIDE};
+use crate::limits::{CHANNELS_PER_LANE, LONG_LIST, MAX_TILES_AT_A_TIME, TILE_SIDE};
 use crate::memory;
 use crate::storage::Storage;
 use cuda_std::{thread, warp};
+use piece::Share;
 use portion::{Portion, Portions};
 use samples::Samples;
 use staged::{Source, Staged};
@@ -47,26 +51,46 @@ const NO_SUMS: Sums = [[0.0; CHANNELS_PER_LANE as usize]; (TILE_SIDE * TILE_SIDE
 
 /// The gather for one element type and way to deal channels out.
 ///
-/// Grid: along x, for each batch item, a block for each block of work whose warps share a tile, then `step` blocks for the
-/// others; along y the channel tiles. Block: whole warps. Shared memory: `words_per_warp` words for each warp.
+/// Grid: along x a block for each piece there may be, then, for each batch item, one for each block of work whose warps share a
+/// tile, then `step` blocks for the others; along y the channel tiles. Block: whole warps. Shared memory: `words_per_warp` words for each warp.
 ///
 /// # Safety
 ///
 /// The pointers of `args` are valid as it says, for the sizes it gives; the lists are sorted.
 #[inline(always)]
 pub(crate) unsafe fn gather<T: Storage, C: Channels<T>>(args: GatherArgs<T>) {
-    let (block, item) = args.by_batch.divide(thread::block_idx_x());
-    let is_shared = block < args.shared_blocks;
-    let tiles = if is_shared { 1 } else { args.blocks_at_a_time };
     // SAFETY: all lanes of the warp are here: the loop runs as often for each, and for each warp of the block. The item and the
     // blocks of work exist.
     unsafe {
         let place = Place::new(&args.sizes);
         let lane = place.warp_lane;
+        let share = Share::new(&args, place);
+        if share.is_none() && thread::block_idx_x() < args.pieces.most {
+            return;
+        }
+        let other = thread::block_idx_x().saturating_sub(args.pieces.most);
+        let (block, item) = args.by_batch.divide(other);
+        let item = share.map_or(item, |share| share.piece.item);
+        let is_shared = share.is_some() || block < args.shared_blocks;
+        let tiles = if is_shared { 1 } else { args.blocks_at_a_time };
         // The tiles of the blocks of work `block`, `block + step`, …: from maps of every size, so that warps that wait for
         // samples run beside warps that write zeros.
-        let number = if lane < tiles { block + lane * args.step } else { args.blocks };
-        let mut own = Tile::new(&args, place, item, number, is_shared);
+        let mut number = (block + lane * args.step) * place.warps;
+        if let Some(share) = share {
+            number = share.piece.tile;
+        } else if !is_shared {
+            number += place.warp;
+        }
+        let mut own = Tile::NONE;
+        if lane < tiles {
+            own = Tile::new(&args, item, number);
+        }
+        if let Some(share) = share {
+            own.list = own.list.part(share.number - share.piece.first, share.piece.of);
+        } else if own.list.count > LONG_LIST && args.pieces.are_cut() {
+            // Other blocks have its pieces.
+            own = Tile::NONE;
+        }
         if is_shared {
             own.list = own.list.part(place.warp, place.warps);
         }
@@ -112,8 +136,14 @@ pub(crate) unsafe fn gather<T: Storage, C: Channels<T>>(args: GatherArgs<T>) {
         if is_shared {
             let place = Place::again(&args.sizes);
             target::add_workers(place, &mut sums);
+            // Where other blocks have the pieces, there are no rows.
             let rows = Tiles::new(&args, place).get(0).rows;
-            Target::new(&args, place, item).write_shared_tile::<C>(rows, &sums);
+            let target = Target::new(&args, place, item);
+            let share = Share::new(&args, place);
+            target.write_shared_tile::<C>(rows, share, &sums);
+            if let Some(share) = share {
+                share.finish::<T, C>(target, rows);
+            }
         }
     }
 }

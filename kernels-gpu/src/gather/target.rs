@@ -1,6 +1,7 @@
 //! Adding up the workers of a warp and the warps of a block, and writing the rows of a tile.
 
 use super::Sums;
+use super::piece::Share;
 use super::tile::Rows;
 use crate::args::GatherArgs;
 use crate::block::{Place, WARP};
@@ -33,6 +34,7 @@ pub(super) unsafe fn add_workers(place: Place, sums: &mut Sums) {
 }
 
 /// The gradient that the lanes of a worker write: a batch item's, and the channels of theirs.
+#[derive(Clone, Copy)]
 pub(super) struct Target<'a, T> {
     args: &'a GatherArgs<T>,
     place: Place,
@@ -59,7 +61,7 @@ impl<'a, T: Storage> Target<'a, T> {
     ///
     /// The pixel is the calling worker's alone.
     #[inline(always)]
-    unsafe fn write<C: Channels<T>>(&self, row: Option<u32>, sums: &Lane) {
+    pub(super) unsafe fn write<C: Channels<T>>(self, row: Option<u32>, sums: &Lane) {
         if let Some(row) = row {
             let at = row as usize * self.channels.channels as usize;
             // SAFETY: a row of the gradient, on the map, and this worker's.
@@ -84,13 +86,25 @@ impl<'a, T: Storage> Target<'a, T> {
         });
     }
 
-    /// Adds up the warps of a block that shares a tile, and writes the tile's rows.
+    /// Whether a pixel of a tile that a block shares is the calling worker's.
+    #[inline(always)]
+    pub(super) fn is_turn(self, pixel: usize) -> bool {
+        let place = self.place;
+        place.warp == pixel as u32 % place.warps.max(1) && place.worker == 0
+    }
+
+    /// Adds up the warps of a block that shares a tile, and writes the tile's rows, or keeps the sums if its list was cut.
     ///
     /// # Safety
     ///
-    /// The whole block makes the call, its warps are done with their samples; the tile is its own.
+    /// The whole block makes the call, its warps are done with their samples; the tile, or the share, is its own.
     #[inline(always)]
-    pub(super) unsafe fn write_shared_tile<C: Channels<T>>(&self, rows: Rows, sums: &Sums) {
+    pub(super) unsafe fn write_shared_tile<C: Channels<T>>(
+        self,
+        rows: Rows,
+        share: Option<Share>,
+        sums: &Sums,
+    ) {
         let place = self.place;
         // In the place of the warp's samples. Neighbouring lanes, neighbouring words.
         let scratch = SharedWords::new(0);
@@ -106,7 +120,7 @@ impl<'a, T: Storage> Target<'a, T> {
             }
             thread::sync_threads();
             // Each pixel is another warp's business.
-            if place.warp == pixel as u32 % place.warps.max(1) && place.worker == 0 {
+            if self.is_turn(pixel) {
                 let mut total = [0.0; CHANNELS_PER_LANE as usize];
                 for other in 0..place.warps {
                     // SAFETY: written before the barrier.
@@ -115,7 +129,12 @@ impl<'a, T: Storage> Target<'a, T> {
                     });
                 }
                 // SAFETY: one worker per pixel.
-                unsafe { self.write::<C>(rows.of_pixel(pixel), &total) };
+                unsafe {
+                    match share {
+                        Some(share) => share.keep(pixel, &total),
+                        None => self.write::<C>(rows.of_pixel(pixel), &total),
+                    }
+                }
             }
             // The scratch may be written again after this.
             thread::sync_threads();

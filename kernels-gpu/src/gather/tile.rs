@@ -49,33 +49,24 @@ impl List {
 
 impl Tile {
     /// Without pixels and points.
-    const NONE: Self =
+    pub(super) const NONE: Self =
         Self { map: TileOfWarp::NONE, top: 0, left: 0, rows: Rows::NONE, list: List::EMPTY };
 
-    /// The tile of the calling warp in a block of work of a batch item, whose warps may share it; without pixels and points behind
-    /// the last one of a map and behind the last block of work.
+    /// That of a number in a batch item; without pixels and points behind the last one of a map and behind the last block of work.
     ///
     /// # Safety
     ///
     /// The pointers of `args` are valid as it says.
     #[inline(always)]
-    pub(super) unsafe fn new<T>(
-        args: &GatherArgs<T>,
-        place: Place,
-        item: u32,
-        block: u32,
-        is_shared: bool,
-    ) -> Self {
-        if block >= args.blocks {
+    pub(super) unsafe fn new<T>(args: &GatherArgs<T>, item: u32, number: u32) -> Self {
+        if number >= args.lists.tiles {
             return Self::NONE;
         }
-        let first = block * place.warps;
-        let number = if is_shared { first } else { first + place.warp };
-        // SAFETY: the table has the tiles of each block, in four words aligned to 16 bytes; each has a range, written by
-        // earlier launches, also where there is no tile.
+        // SAFETY: the table has the tile, in four words aligned to 16 bytes; it has a range, written by earlier launches, also
+        // where it has no pixels.
         unsafe {
-            let at = (first + place.warp) as usize;
-            let [map, top, left, _] = memory::load_words(args.tiles.wrapping_add(at).cast());
+            let entry = args.tiles.wrapping_add(number as usize);
+            let [map, top, left, _] = memory::load_words(entry.cast());
             let range = memory::load_pair(args.lists.range(item, number).cast());
             let [begin, end] = range.map(f32::to_bits);
             let rows = if map == TileOfWarp::NONE {

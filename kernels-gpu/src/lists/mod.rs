@@ -9,9 +9,12 @@
 //! | [`fill`] | writes the points into the lists, in any order |
 //! | [`sort`] | sorts each list |
 //!
+//! Long lists are cut into [`pieces`]: the gather has a block for each.
+//!
 //! Where a list lies in memory, and in which order it is filled, depends on how threads race. A sorted list does not, so what
 //! is added up along it is the same in every run.
 
+pub(crate) mod pieces;
 mod place;
 mod sort;
 

@@ -7,14 +7,15 @@ use crate::memory::{self, SharedWords};
 use cuda_std::thread;
 
 /// Gives every tile as much of its item's lists as there are points counted for it: its range is that of an empty list then,
-/// with so much room behind.
+/// with so much room behind. Notes how many long lists there are.
 ///
 /// Grid: along x the tiles, a thread for each, and along y any number of blocks for the batch items. Block:
 /// [`LIST_THREADS`](crate::LIST_THREADS). Shared memory: [`PLACE_SHARED_BYTES`](crate::PLACE_SHARED_BYTES).
 ///
 /// # Safety
 ///
-/// The pointers of `args` are valid as it says, for the sizes it gives; points are counted, and totals are zeros.
+/// The pointers of `args` are valid as it says, for the sizes it gives; points are counted, and totals and the header
+/// of the pieces are zeros.
 #[inline(always)]
 pub(crate) unsafe fn place(args: ListArgs) {
     let place = Place::new(&args.sizes);
@@ -30,6 +31,7 @@ pub(crate) unsafe fn place(args: ListArgs) {
             if tile < lists.tiles {
                 count = memory::reload_u32(range.wrapping_add(1));
             }
+            args.pieces.note(count);
             let (before, total) = place.before_thread(count);
             if place.thread == 0 {
                 let total_of_item = lists.totals.wrapping_add(item as usize);

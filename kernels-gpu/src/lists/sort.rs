@@ -1,31 +1,35 @@
-//! Sorting lists: a warp has some tiles, and sorts the lists of those that have several points one after the other.
+//! Sorting lists: a warp has some tiles, and sorts the lists of those that have several points one after the other; long lists are
+//! sorted by the whole block, and cut into [pieces](super::pieces).
 //!
 //! A point is in a list once. So a list of up to 32 points is sorted by counting, for each, how many are less. For a longer one
 //! the points set bits in shared memory, which are read in their order: as many points as there are bits at a time.
 
+use super::pieces::cut;
 use crate::args::ListArgs;
-use crate::block::WARP;
-use crate::limits::WARP_LANES;
+use crate::block::{Place, WARP};
+use crate::limits::{LONG_LIST, WARP_LANES, sort_words};
+use crate::lane_sums::sum_upto_lane;
 use crate::memory::{self, SharedWords};
 use crate::unroll::{array4, each4};
 use cuda_std::{thread, warp};
 
-/// Sorts the lists.
+/// Sorts the lists, and cuts long ones into pieces.
 ///
 /// Grid: along x a warp for up to 32 tiles, and along y any number of blocks for the batch items. Block: whole warps. Shared
-/// memory: `bitmap_words` words for each warp.
+/// memory: [`sort_shared_bytes`](crate::sort_shared_bytes).
 ///
 /// # Safety
 ///
 /// The pointers of `args` are valid as it says, for the sizes it gives; the lists are filled.
 #[inline(always)]
 pub(crate) unsafe fn sort(args: ListArgs) {
-    let thread = thread::thread_idx_x();
-    let (warp, lane) = (thread / WARP_LANES, thread % WARP_LANES);
-    let warps = thread::grid_dim_x() * thread::block_dim_x() / WARP_LANES;
+    let place = Place::new(&args.sizes);
+    let lane = place.warp_lane;
+    let warps = thread::grid_dim_x() * place.warps;
     // Neighbouring tiles are as long as each other: a warp has some from everywhere.
-    let tile = thread::block_idx_x() * thread::block_dim_x() / WARP_LANES + warp + lane * warps;
-    let bitmap = SharedWords::new(warp * args.bitmap_words);
+    let tile = thread::block_idx_x() * place.warps + place.warp + lane * warps;
+    let bits = SharedWords::new(sort_words::BITS + place.warp * args.bitmap_words);
+    let bitmap = Bitmap { bits, words: args.bitmap_words };
     let mut item = thread::block_idx_y();
     while item < args.sizes.batch {
         let (mut begin, mut count) = (0, 0);
@@ -35,8 +39,9 @@ pub(crate) unsafe fn sort(args: ListArgs) {
             begin = range[0].to_bits();
             count = range[1].to_bits() - begin;
         }
+        let is_long = count > LONG_LIST;
         // SAFETY: all lanes of the warp are here, also below: the ballot's result is the same for all of them.
-        let mut left = unsafe { warp::warp_vote_ballot(WARP, count > 1) };
+        let mut left = unsafe { warp::warp_vote_ballot(WARP, count > 1 && !is_long) };
         while left != 0 {
             let next = left.trailing_zeros();
             left &= left - 1;
@@ -44,34 +49,187 @@ pub(crate) unsafe fn sort(args: ListArgs) {
             unsafe {
                 let begin = warp::warp_shuffle_idx(WARP, begin, next, WARP_LANES).0;
                 let count = warp::warp_shuffle_idx(WARP, count, next, WARP_LANES).0;
-                let list = List { words: args.lists.point(item, begin), count, lane };
+                let list = List { words: args.lists.point(item, begin), count, team: Lanes { lane } };
                 if count <= WARP_LANES {
                     list.sort_few();
                 } else {
-                    list.sort_many(bitmap, args.bitmap_words);
+                    list.sort_many(bitmap);
                 }
                 // Lists lie one behind the other, and the bitmap may be cleared again after this.
                 warp::sync_warp(WARP);
             }
         }
+        // SAFETY: the whole block is here.
+        unsafe { sort_long(&args, place, item, tile, is_long.then_some((begin, count))) };
         item += thread::grid_dim_y();
     }
 }
 
-/// A list, as a lane of its warp sees it.
+/// Sorts the long lists, one of a thread's tile at most, and cuts them into pieces.
+///
+/// # Safety
+///
+/// The whole block makes the call, as for [`sort`].
+#[inline(always)]
+unsafe fn sort_long(
+    args: &ListArgs,
+    place: Place,
+    item: u32,
+    tile: u32,
+    list: Option<(u32, u32)>,
+) {
+    let queue = SharedWords::new(sort_words::QUEUE);
+    let bitmap = Bitmap {
+        bits: SharedWords::new(sort_words::BITS),
+        words: place.warps * args.bitmap_words,
+    };
+    // SAFETY: the whole block is here, and meets before any thread reads what another has written, and before that is
+    // written again.
+    unsafe {
+        let ([rank], lists) = place.rank([list.is_some()]);
+        if let Some((begin, count)) = list {
+            queue.set4(4 * rank, [tile, begin, count, 0]);
+        }
+        thread::sync_threads();
+        let mut next = 0;
+        while next < lists {
+            let [tile, begin, count, _] = queue.get4(4 * next);
+            let words = args.lists.point(item, begin);
+            List { words, count, team: place }.sort_many(bitmap);
+            cut(args, place, item, tile, count);
+            thread::sync_threads();
+            next += 1;
+        }
+    }
+}
+
+/// Threads that sort a list together.
+trait Team: Copy {
+    /// The calling thread's number.
+    fn thread(self) -> u32;
+
+    /// How many there are, whole warps.
+    fn threads(self) -> u32;
+
+    /// Waits for all of them.
+    ///
+    /// # Safety
+    ///
+    /// All of them make the call.
+    unsafe fn meet(self);
+
+    /// For each `chosen`, how many there are before it, those of lower threads first, and how many there are in all.
+    ///
+    /// # Safety
+    ///
+    /// All of them make the call, and meet between two.
+    unsafe fn rank_each(self, chosen: [bool; 4]) -> ([u32; 4], u32);
+
+    /// The sum of the counts of all lower threads, and of all threads.
+    ///
+    /// # Safety
+    ///
+    /// As for [`rank_each`](Self::rank_each).
+    unsafe fn before(self, count: u32) -> (u32, u32);
+}
+
+/// The lanes of a warp.
 #[derive(Clone, Copy)]
-struct List {
-    words: *mut u32,
-    count: u32,
+struct Lanes {
     lane: u32,
 }
 
-impl List {
+impl Team for Lanes {
+    #[inline(always)]
+    fn thread(self) -> u32 {
+        self.lane
+    }
+
+    #[inline(always)]
+    fn threads(self) -> u32 {
+        WARP_LANES
+    }
+
+    #[inline(always)]
+    unsafe fn meet(self) {
+        // SAFETY: all lanes of the warp are here.
+        unsafe { warp::sync_warp(WARP) };
+    }
+
+    #[inline(always)]
+    unsafe fn rank_each(self, chosen: [bool; 4]) -> ([u32; 4], u32) {
+        let lower = (1 << self.lane) - 1;
+        let mut before = 0;
+        let ranks = chosen.map(|one| {
+            // SAFETY: all lanes of the warp are here.
+            let ballot = unsafe { warp::warp_vote_ballot(WARP, one) };
+            let rank = before + (ballot & lower).count_ones();
+            before += ballot.count_ones();
+            rank
+        });
+        (ranks, before)
+    }
+
+    #[inline(always)]
+    unsafe fn before(self, count: u32) -> (u32, u32) {
+        let upto = sum_upto_lane(count, self.lane, WARP_LANES);
+        // SAFETY: all lanes of the warp are here.
+        let all = unsafe { warp::warp_shuffle_idx(WARP, upto, WARP_LANES - 1, WARP_LANES).0 };
+        (upto - count, all)
+    }
+}
+
+/// The threads of a block.
+impl Team for Place {
+    #[inline(always)]
+    fn thread(self) -> u32 {
+        self.thread
+    }
+
+    #[inline(always)]
+    fn threads(self) -> u32 {
+        self.threads
+    }
+
+    #[inline(always)]
+    unsafe fn meet(self) {
+        thread::sync_threads();
+    }
+
+    #[inline(always)]
+    unsafe fn rank_each(self, chosen: [bool; 4]) -> ([u32; 4], u32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.rank(chosen) }
+    }
+
+    #[inline(always)]
+    unsafe fn before(self, count: u32) -> (u32, u32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.before_thread(count) }
+    }
+}
+
+/// Words in shared memory with a bit for each of so many neighbouring points.
+#[derive(Clone, Copy)]
+struct Bitmap {
+    bits: SharedWords,
+    words: u32,
+}
+
+/// A list, as a thread of its team sees it.
+#[derive(Clone, Copy)]
+struct List<T> {
+    words: *mut u32,
+    count: u32,
+    team: T,
+}
+
+impl<T: Team> List<T> {
     /// What is at this place of the list.
     ///
     /// # Safety
     ///
-    /// The place is one of the list, and no other lane writes it until the warp has met.
+    /// The place is one of the list, and no other thread writes it until the team has met.
     #[inline(always)]
     unsafe fn get(&self, at: u32) -> u32 {
         // SAFETY: the caller's promise.
@@ -82,61 +240,36 @@ impl List {
     ///
     /// # Safety
     ///
-    /// The place is one of the list, and no other lane touches it until the warp has met.
+    /// The place is one of the list, and no other thread touches it until the team has met.
     #[inline(always)]
     unsafe fn set(&self, at: u32, point: u32) {
         // SAFETY: the caller's promise.
         unsafe { memory::store_u32(self.words.wrapping_add(at as usize), point) };
     }
 
-    /// Sorts at most as many points as there are lanes.
+    /// Sorts any number of points.
     ///
     /// # Safety
     ///
-    /// All lanes of the warp make the call together; the list is the warp's.
+    /// The whole team makes the call; the list and the bitmap are its own.
     #[inline(always)]
-    unsafe fn sort_few(self) {
-        let is_live = self.lane < self.count;
-        // SAFETY: a place of the list; all lanes of the warp are here. Every lane has read its point when the warp has met, and
-        // ranks are distinct, because points are.
-        unsafe {
-            let point = if is_live { self.get(self.lane) } else { 0 };
-            let mut rank = 0;
-            let mut other = 0;
-            while other < self.count {
-                rank += u32::from(warp::warp_shuffle_idx(WARP, point, other, WARP_LANES).0 < point);
-                other += 1;
-            }
-            warp::sync_warp(WARP);
-            if is_live {
-                self.set(rank, point);
-            }
-        }
-    }
-
-    /// Sorts any number of points by way of a bitmap of `words` words.
-    ///
-    /// # Safety
-    ///
-    /// As for [`sort_few`](Self::sort_few); the bitmap is the warp's.
-    #[inline(always)]
-    unsafe fn sort_many(self, bitmap: SharedWords, words: u32) {
+    unsafe fn sort_many(self, bitmap: Bitmap) {
         let (mut sorted, mut least) = (0, 0);
         while sorted < self.count {
-            // SAFETY: all lanes of the warp are here, with the same numbers.
+            // SAFETY: the whole team is here, with the same numbers.
             unsafe {
-                let mut word = self.lane;
-                while word < words {
-                    bitmap.set(word, 0);
-                    word += WARP_LANES;
+                let mut word = self.team.thread();
+                while word < bitmap.words {
+                    bitmap.bits.set(word, 0);
+                    word += self.team.threads();
                 }
-                warp::sync_warp(WARP);
-                self.note(bitmap, words, sorted, least);
-                warp::sync_warp(WARP);
-                sorted = self.write_noted(bitmap, words, sorted, least);
-                warp::sync_warp(WARP);
+                self.team.meet();
+                self.note(bitmap, sorted, least);
+                self.team.meet();
+                sorted = self.write_noted(bitmap, sorted, least);
+                self.team.meet();
             }
-            least = least.saturating_add(words * u32::BITS);
+            least = least.saturating_add(bitmap.words * u32::BITS);
         }
     }
 
@@ -147,35 +280,34 @@ impl List {
     ///
     /// As for [`sort_many`](Self::sort_many), whose bitmap is cleared.
     #[inline(always)]
-    unsafe fn note(&self, bitmap: SharedWords, words: u32, sorted: u32, least: u32) {
+    unsafe fn note(&self, bitmap: Bitmap, sorted: u32, least: u32) {
         // From the end of the list on: what is moved is never moved over what is not read yet.
         let (mut end, mut free) = (self.count, self.count);
         while end > sorted {
-            let begin = end.saturating_sub(4 * WARP_LANES).max(sorted);
-            // SAFETY: places of the list. All lanes of the warp are here: every one has read before any writes, and written
-            // before any reads again.
+            let begin = end.saturating_sub(4 * self.team.threads()).max(sorted);
+            // SAFETY: places of the list. The whole team is here: everyone has read before any writes, and written before any
+            // reads again.
             unsafe {
                 // Four points on their way at a time.
                 let points = array4(|turn| {
-                    let at = begin + turn as u32 * WARP_LANES + self.lane;
+                    let at = begin + turn as u32 * self.team.threads() + self.team.thread();
                     if at < end { Some(self.get(at)) } else { None }
                 });
-                warp::sync_warp(WARP);
+                self.team.meet();
+                let bits = points.map(|point| point.unwrap_or(0).wrapping_sub(least));
+                let is_near = bits.map(|bit| bit / u32::BITS < bitmap.words);
+                let is_far = array4(|turn| points[turn].is_some() && !is_near[turn]);
+                let (ranks, far) = self.team.rank_each(is_far);
                 each4(|turn| {
-                    let bit = points[turn].unwrap_or(0).wrapping_sub(least);
-                    let is_live = points[turn].is_some();
-                    let is_near = bit / u32::BITS < words;
-                    if is_live && is_near {
-                        bitmap.set_bits(bit / u32::BITS, 1 << (bit % u32::BITS));
+                    let bit = bits[turn];
+                    if is_far[turn] {
+                        self.set(free - 1 - ranks[turn], least.wrapping_add(bit));
+                    } else if points[turn].is_some() {
+                        bitmap.bits.set_bits(bit / u32::BITS, 1 << (bit % u32::BITS));
                     }
-                    let far = warp::warp_vote_ballot(WARP, is_live && !is_near);
-                    if is_live && !is_near {
-                        let before = (far & ((1 << self.lane) - 1)).count_ones();
-                        self.set(free - 1 - before, least.wrapping_add(bit));
-                    }
-                    free -= far.count_ones();
                 });
-                warp::sync_warp(WARP);
+                free -= far;
+                self.team.meet();
             }
             end = begin;
         }
@@ -187,30 +319,63 @@ impl List {
     ///
     /// As for [`note`](Self::note), which has set the bits.
     #[inline(always)]
-    unsafe fn write_noted(&self, bitmap: SharedWords, words: u32, sorted: u32, least: u32) -> u32 {
+    unsafe fn write_noted(&self, bitmap: Bitmap, sorted: u32, least: u32) -> u32 {
+        let lane = self.team.thread() % WARP_LANES;
         let (mut first, mut written) = (0, sorted);
-        // The loops run as often for every lane of the warp: its lanes meet inside.
-        while first < words {
-            let word = first + self.lane;
-            // SAFETY: a word of the bitmap, written before the warp met; all lanes of the warp are here. A place of the list for
-            // each bit.
+        // The loops run as often for every thread of the team: it meets inside.
+        while first < bitmap.words {
+            let word = first + self.team.thread();
+            // SAFETY: a word of the bitmap, written before the team met; the whole team is here. A place of the list for each
+            // bit.
             unsafe {
-                let bits = if word < words { bitmap.get(word) } else { 0 };
+                let bits = if word < bitmap.words { bitmap.bits.get(word) } else { 0 };
+                let (before, all) = self.team.before(bits.count_ones());
                 let mut left = warp::warp_vote_ballot(WARP, bits != 0);
                 while left != 0 {
                     let next = left.trailing_zeros();
                     left &= left - 1;
                     // A lane for each bit of the next word that has some.
-                    let (bits, _) = warp::warp_shuffle_idx(WARP, bits, next, WARP_LANES);
-                    if bits >> self.lane & 1 != 0 {
-                        let before = (bits & ((1 << self.lane) - 1)).count_ones();
-                        self.set(written + before, least + (first + next) * u32::BITS + self.lane);
+                    let bits = warp::warp_shuffle_idx(WARP, bits, next, WARP_LANES).0;
+                    let before = warp::warp_shuffle_idx(WARP, before, next, WARP_LANES).0;
+                    if bits >> lane & 1 != 0 {
+                        let before = before + (bits & ((1 << lane) - 1)).count_ones();
+                        let word = word - lane + next;
+                        self.set(written + before, least + word * u32::BITS + lane);
                     }
-                    written += bits.count_ones();
                 }
+                written += all;
+                self.team.meet();
             }
-            first += WARP_LANES;
+            first += self.team.threads();
         }
         written
+    }
+}
+
+impl List<Lanes> {
+    /// Sorts at most as many points as there are lanes.
+    ///
+    /// # Safety
+    ///
+    /// As for [`sort_many`](Self::sort_many).
+    #[inline(always)]
+    unsafe fn sort_few(self) {
+        let lane = self.team.lane;
+        let is_live = lane < self.count;
+        // SAFETY: a place of the list; all lanes of the warp are here. Every lane has read its point when the warp has met, and
+        // ranks are distinct, because points are.
+        unsafe {
+            let point = if is_live { self.get(lane) } else { 0 };
+            let mut rank = 0;
+            let mut other = 0;
+            while other < self.count {
+                rank += u32::from(warp::warp_shuffle_idx(WARP, point, other, WARP_LANES).0 < point);
+                other += 1;
+            }
+            warp::sync_warp(WARP);
+            if is_live {
+                self.set(rank, point);
+            }
+        }
     }
 }
