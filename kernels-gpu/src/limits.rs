@@ -57,7 +57,7 @@ pub const LONG_LIST: u32 = 2048;
 pub(crate) const PIECE_POINTS: u32 = 512;
 
 /// Most pieces of all long lists together.
-pub const MAX_PIECES: u32 = 512;
+pub const MAX_PIECES: u32 = 256;
 
 /// What a block of the backward kernels holds at a time.
 #[repr(C)]
@@ -174,19 +174,22 @@ pub const PLACE_SHARED_BYTES: u32 = 4 * (place_words::FIRST + 1);
 /// Shared memory of a block that sorts lists, in 32-bit words, and where its parts begin. Counts lie where they do in
 /// [`window_words`].
 pub(crate) mod sort_words {
-    use super::{MAX_WARPS, WARP_LANES, window_words};
+    use super::window_words;
 
     /// Where the pieces of a list begin.
     pub(crate) const FIRST_PIECE: u32 = window_words::VISIBLE;
-    /// Long lists, four words each: one for each thread at most.
+    /// Long lists, four words each: one for each thread at most. Behind them the warps' bitmaps, one behind the other.
     pub(crate) const QUEUE: u32 = FIRST_PIECE + 4;
-    /// The warps' bitmaps, one behind the other.
-    pub(crate) const BITS: u32 = QUEUE + 4 * MAX_WARPS * WARP_LANES;
+
+    /// The first word of the bitmaps of a block of so many threads.
+    pub(crate) const fn bits(threads: u32) -> u32 {
+        QUEUE + 4 * threads
+    }
 }
 
 /// Bytes of dynamic shared memory of a block of `warps` warps that sorts lists, with a bitmap of so many words for each.
 pub const fn sort_shared_bytes(warps: u32, bitmap_words: u32) -> u32 {
-    4 * (sort_words::BITS + warps * bitmap_words)
+    4 * (sort_words::bits(warps * WARP_LANES) + warps * bitmap_words)
 }
 
 /// Most weights of samples that a warp of the gather holds at a time.

@@ -5,7 +5,7 @@ use kernels_gpu::Entry;
 use crate::cuda::operator::Queue;
 use crate::cuda::stream::{Event, Stream};
 use crate::error::Result;
-use crate::kernels::{Executor, Launch};
+use crate::kernels::{Begins, Executor, Launch};
 
 /// A stream beside another one, and what they wait for each other with.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ impl Executor for Forked<'_> {
 
     fn together(
         &self,
+        begins: Begins,
         first: impl FnOnce(&Self) -> Result<()>,
         second: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
@@ -66,10 +67,19 @@ impl Executor for Forked<'_> {
         let device = self.queue.device;
         let on = |stream| Self { queue: Queue { device, stream }, side: None };
         fork.record(self.queue.stream)?;
-        // The GPU begins with these while the others are put on their stream.
-        let result = first(&on(self.queue.stream));
-        fork.hold(stream)?;
-        let result = result.and_then(|()| second(&on(stream)));
+        let result = match begins {
+            Begins::First => {
+                // The GPU begins with these while the others are put on their stream.
+                let result = first(&on(self.queue.stream));
+                fork.hold(stream)?;
+                result.and_then(|()| second(&on(stream)))
+            }
+            Begins::Second => {
+                fork.hold(stream)?;
+                let result = second(&on(stream));
+                result.and_then(|()| first(&on(self.queue.stream)))
+            }
+        };
         // Also after a failure: what the other stream has got must not outlive what comes next on this one.
         join.record(stream)?;
         join.hold(self.queue.stream)?;

@@ -48,15 +48,29 @@ pub(crate) trait Executor {
     unsafe fn zero(&self, name: &'static str, array: *mut u8, bytes: usize) -> Result<()>;
 
     /// Launches what either closure does, the one's after the other's or at the same time: neither may write what the other
-    /// reads or writes. What is launched afterwards comes after both.
+    /// reads or writes. What is launched afterwards comes after both. `begins` says whose launches are put on their way first,
+    /// where it is at the same time.
     fn together(
         &self,
+        begins: Begins,
         first: impl FnOnce(&Self) -> Result<()>,
         second: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
+        // Only the order of launches on a GPU can tell.
+        let _ = begins;
         first(self)?;
         second(self)
     }
+}
+
+/// Which of two sequences of launches begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begins {
+    /// The one that takes longer, if its blocks make way for others soon: the GPU has something to do while launches of the other
+    /// are made.
+    First,
+    /// The one that others wait for, if blocks of the first would keep it from beginning.
+    Second,
 }
 
 /// The arrays of a forward call, where the kernels run.
@@ -314,7 +328,10 @@ unsafe fn gather<K: Kernels, E: Executor>(
     let entries = [K::BACKWARD_WIDE, K::BACKWARD_UNEVEN, K::BACKWARD_ANY];
     // SAFETY: the caller's promise; the scratch holds the lists, which no other launch but the gather looks at.
     unsafe {
+        // A block of backward has all points of an anchor.
+        let begins = if plan.sizes.points >= MANY_POINTS { Begins::Second } else { Begins::First };
         executor.together(
+            begins,
             |executor| {
                 let args = arrays.args(plan, ptr::null_mut());
                 launch_per_anchor(executor, plan, rows, entries, args)

@@ -13,7 +13,8 @@ mod numbering;
 mod plan;
 
 pub(crate) use calls::{
-    BackwardArrays, Executor, ForwardArrays, backward, backward_scratch, forward, forward_scratch,
+    BackwardArrays, Begins, Executor, ForwardArrays, backward, backward_scratch, forward,
+    forward_scratch,
 };
 #[cfg(cuda_backend)]
 pub(crate) use count::{backward_launches, forward_launches};

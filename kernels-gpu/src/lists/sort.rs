@@ -8,7 +8,6 @@ use super::pieces::cut;
 use crate::args::ListArgs;
 use crate::block::{Place, WARP};
 use crate::limits::{LONG_LIST, WARP_LANES, sort_words};
-use crate::lane_sums::sum_upto_lane;
 use crate::memory::{self, SharedWords};
 use crate::unroll::{array4, each4};
 use cuda_std::{thread, warp};
@@ -28,7 +27,7 @@ pub(crate) unsafe fn sort(args: ListArgs) {
     let warps = thread::grid_dim_x() * place.warps;
     // Neighbouring tiles are as long as each other: a warp has some from everywhere.
     let tile = thread::block_idx_x() * place.warps + place.warp + lane * warps;
-    let bits = SharedWords::new(sort_words::BITS + place.warp * args.bitmap_words);
+    let bits = SharedWords::new(sort_words::bits(place.threads) + place.warp * args.bitmap_words);
     let bitmap = Bitmap { bits, words: args.bitmap_words };
     let mut item = thread::block_idx_y();
     while item < args.sizes.batch {
@@ -59,8 +58,10 @@ pub(crate) unsafe fn sort(args: ListArgs) {
                 warp::sync_warp(WARP);
             }
         }
-        // SAFETY: the whole block is here.
-        unsafe { sort_long(&args, place, item, tile, is_long.then_some((begin, count))) };
+        if thread::sync_threads_or(u32::from(is_long)) != 0 {
+            // SAFETY: the whole block is here: the barrier's result is the same for all of it.
+            unsafe { sort_long(&args, item, tile, is_long.then_some((begin, count))) };
+        }
         item += thread::grid_dim_y();
     }
 }
@@ -73,14 +74,14 @@ pub(crate) unsafe fn sort(args: ListArgs) {
 #[inline(always)]
 unsafe fn sort_long(
     args: &ListArgs,
-    place: Place,
     item: u32,
     tile: u32,
     list: Option<(u32, u32)>,
 ) {
+    let place = Place::again(&args.sizes);
     let queue = SharedWords::new(sort_words::QUEUE);
     let bitmap = Bitmap {
-        bits: SharedWords::new(sort_words::BITS),
+        bits: SharedWords::new(sort_words::bits(place.threads)),
         words: place.warps * args.bitmap_words,
     };
     // SAFETY: the whole block is here, and meets before any thread reads what another has written, and before that is
@@ -125,12 +126,12 @@ trait Team: Copy {
     /// All of them make the call, and meet between two.
     unsafe fn rank_each(self, chosen: [bool; 4]) -> ([u32; 4], u32);
 
-    /// The sum of the counts of all lower threads, and of all threads.
+    /// The sum of the counts of all threads of lower warps, and of all threads if it is more than the calling warp.
     ///
     /// # Safety
     ///
     /// As for [`rank_each`](Self::rank_each).
-    unsafe fn before(self, count: u32) -> (u32, u32);
+    unsafe fn before_warp(self, count: u32) -> (u32, Option<u32>);
 }
 
 /// The lanes of a warp.
@@ -171,11 +172,8 @@ impl Team for Lanes {
     }
 
     #[inline(always)]
-    unsafe fn before(self, count: u32) -> (u32, u32) {
-        let upto = sum_upto_lane(count, self.lane, WARP_LANES);
-        // SAFETY: all lanes of the warp are here.
-        let all = unsafe { warp::warp_shuffle_idx(WARP, upto, WARP_LANES - 1, WARP_LANES).0 };
-        (upto - count, all)
+    unsafe fn before_warp(self, _: u32) -> (u32, Option<u32>) {
+        (0, None)
     }
 }
 
@@ -203,9 +201,12 @@ impl Team for Place {
     }
 
     #[inline(always)]
-    unsafe fn before(self, count: u32) -> (u32, u32) {
+    unsafe fn before_warp(self, count: u32) -> (u32, Option<u32>) {
         // SAFETY: the caller's promise.
-        unsafe { self.before_thread(count) }
+        unsafe {
+            let (before, all) = self.before_thread(count);
+            (warp::warp_shuffle_idx(WARP, before, 0, WARP_LANES).0, Some(all))
+        }
     }
 }
 
@@ -329,21 +330,22 @@ impl<T: Team> List<T> {
             // bit.
             unsafe {
                 let bits = if word < bitmap.words { bitmap.bits.get(word) } else { 0 };
-                let (before, all) = self.team.before(bits.count_ones());
+                let (before, all) = self.team.before_warp(bits.count_ones());
+                let mut at = written + before;
                 let mut left = warp::warp_vote_ballot(WARP, bits != 0);
                 while left != 0 {
                     let next = left.trailing_zeros();
                     left &= left - 1;
                     // A lane for each bit of the next word that has some.
                     let bits = warp::warp_shuffle_idx(WARP, bits, next, WARP_LANES).0;
-                    let before = warp::warp_shuffle_idx(WARP, before, next, WARP_LANES).0;
                     if bits >> lane & 1 != 0 {
-                        let before = before + (bits & ((1 << lane) - 1)).count_ones();
+                        let before = (bits & ((1 << lane) - 1)).count_ones();
                         let word = word - lane + next;
-                        self.set(written + before, least + word * u32::BITS + lane);
+                        self.set(at + before, least + word * u32::BITS + lane);
                     }
+                    at += bits.count_ones();
                 }
-                written += all;
+                written = all.map_or(at, |all| written + all);
                 self.team.meet();
             }
             first += self.team.threads();

@@ -73,11 +73,11 @@ impl<'a> Bench<'a> {
         Ok(Self { args, machines, spinner })
     }
 
-    /// Leaves the last backend, with one algorithm.
-    pub(super) fn keep_last(&mut self, algorithm: Algorithm) {
+    /// Leaves the last backend, without the published algorithm.
+    pub(super) fn keep_last(&mut self) {
         self.machines.drain(..self.machines.len().saturating_sub(1));
         for machine in &mut self.machines {
-            machine.algorithms.retain(|other| *other == algorithm);
+            machine.algorithms.retain(|algorithm| *algorithm != Algorithm::Naive);
         }
     }
 

@@ -39,6 +39,36 @@ pub(super) enum Sweep {
     Points,
 }
 
+/// What a line of the picture shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Series {
+    Forward,
+    Backward,
+    /// Backward that gives the same in every run, where that is another algorithm.
+    Repeatable,
+}
+
+impl Series {
+    const ALL: [Self; 3] = [Self::Forward, Self::Backward, Self::Repeatable];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Backward => "backward",
+            Self::Repeatable => "repeatable backward",
+        }
+    }
+
+    fn has(self, row: &Row) -> bool {
+        let (direction, algorithm) = match self {
+            Self::Forward => (Direction::Forward, Algorithm::Fast),
+            Self::Backward => (Direction::Backward, Algorithm::Fast),
+            Self::Repeatable => (Direction::Backward, Algorithm::Repeatable),
+        };
+        row.direction == direction && row.algorithm == algorithm
+    }
+}
+
 /// Eight levels, each a quarter of the one before.
 const LEVELS: [(usize, usize); 8] =
     [(64, 176), (32, 88), (16, 44), (8, 22), (4, 11), (2, 6), (1, 3), (1, 2)];
@@ -230,7 +260,7 @@ pub(super) fn run(args: &Args) -> Result<bool> {
     ensure!(args.dtype.len() <= 1, "--sweep: choose one element type");
     let dtype = args.dtype.first().copied().unwrap_or(DType::F32);
     let mut bench = Bench::new(args)?;
-    bench.keep_last(Algorithm::Fast);
+    bench.keep_last();
     let machine = bench.machines.first().context("no backend can be used")?;
     ensure!(machine.engine.supports(dtype), "the backend does not compute in {dtype}");
     let base = Base::new(args, machine.engine.name)?;
@@ -289,14 +319,14 @@ fn print_sweep(swept: &Swept) -> Result<()> {
         "error",
     ];
     let time = |micro: f64| output::duration(Duration::from_secs_f64(micro / 1e6));
-    for direction in [Direction::Forward, Direction::Backward] {
-        let points = swept.points.iter().filter(|point| point.row.direction == direction);
+    for series in Series::ALL {
+        let points = swept.points.iter().filter(|point| series.has(&point.row));
         let rows: Vec<Vec<String>> = points
             .map(|point| {
                 let Point { row, .. } = point;
                 let sizes = &row.sizes;
                 vec![
-                    direction.name().to_owned(),
+                    series.name().to_owned(),
                     if row.passed { "ok" } else { "FAIL" }.to_owned(),
                     output::grouped(point.x),
                     sizes.batch.to_string(),
@@ -350,7 +380,13 @@ fn save_picture(
             output::grouped(base.workload.anchors),
             base.workload.points,
         ),
-        quantities: vec!["forward".to_owned(), "backward, three gradients".to_owned()],
+        quantities: Series::ALL
+            .into_iter()
+            .filter(|series| {
+                sweeps.iter().flat_map(|sweep| &sweep.points).any(|point| series.has(&point.row))
+            })
+            .map(|series| series.name().to_owned())
+            .collect(),
         strokes: [
             "measured",
             "in proportion to samples × channels, through the last point",
@@ -366,10 +402,10 @@ fn panels(swept: &Swept) -> [Panel; 2] {
     let panel = |title: &str, y_tick, y: &dyn Fn(&Point, f64) -> f64| Panel {
         title: title.to_owned(),
         x_label: swept.x.to_owned(),
-        lines: [Direction::Forward, Direction::Backward]
+        lines: Series::ALL
             .into_iter()
             .enumerate()
-            .flat_map(|(quantity, direction)| lines(swept, quantity, direction, y))
+            .flat_map(|(quantity, series)| lines(swept, quantity, series, y))
             .collect(),
         y_tick,
     };
@@ -392,15 +428,14 @@ fn short(text: &str) -> String {
     }
 }
 
-/// What was measured of a direction, what proportion gives, and the floor.
+/// What was measured of a series, what proportion gives, and the floor; the last two once for each direction.
 fn lines(
     swept: &Swept,
     quantity: usize,
-    direction: Direction,
+    series: Series,
     y: &dyn Fn(&Point, f64) -> f64,
 ) -> Vec<Line> {
-    let points: Vec<&Point> =
-        swept.points.iter().filter(|point| point.row.direction == direction).collect();
+    let points: Vec<&Point> = swept.points.iter().filter(|point| series.has(&point.row)).collect();
     let Some(last) = points.last() else { return Vec::new() };
     let per_work = last.row.median_us / last.work();
     let line = |stroke, micro: &dyn Fn(&Point) -> f64| Line {
@@ -408,8 +443,12 @@ fn lines(
         stroke,
         points: points.iter().map(|point| (point.x as f64, y(point, micro(point)))).collect(),
     };
+    let measured = line(Stroke::Solid, &|point| point.row.median_us);
+    if series == Series::Repeatable {
+        return vec![measured];
+    }
     vec![
-        line(Stroke::Solid, &|point| point.row.median_us),
+        measured,
         line(Stroke::Dashed, &|point| per_work * point.work()),
         line(Stroke::Dotted, &|point| point.row.floors.dram_floor_us),
     ]

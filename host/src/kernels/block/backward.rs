@@ -17,7 +17,7 @@ use crate::kernels::block::forward::{
 };
 use crate::kernels::block::plan::BlockPlan;
 use crate::kernels::block::products;
-use crate::kernels::{self, BackwardArrays, Executor, Plan};
+use crate::kernels::{self, BackwardArrays, Begins, Executor, Plan};
 
 /// What the backward pass reads and writes besides [`BlockArrays`], where the kernels run.
 #[derive(Clone, Copy)]
@@ -58,11 +58,13 @@ pub(crate) unsafe fn backward<K: Kernels + BlockKernels, E: Executor>(
         let upstream = call.project()?;
         call.aggregate()?;
         executor.together(
+            Begins::First,
             |executor| Call { executor, ..call }.weigh(),
             |executor| Call { executor, ..call }.look(),
         )?;
         call.instances()?;
         executor.together(
+            Begins::First,
             |executor| Call { executor, ..call }.parameters(&upstream),
             |executor| Call { executor, ..call }.cameras(),
         )

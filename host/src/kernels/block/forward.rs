@@ -12,7 +12,7 @@ use kernels_gpu::{BlockKernels, CAMERA, Kernels, POINTS};
 use crate::error::Result;
 use crate::kernels::block::plan::BlockPlan;
 use crate::kernels::block::products;
-use crate::kernels::{self, Executor, ForwardArrays};
+use crate::kernels::{self, Begins, Executor, ForwardArrays};
 
 /// What both passes read, where the kernels run.
 #[derive(Clone, Copy)]
@@ -208,6 +208,7 @@ pub(crate) unsafe fn forward<K: Kernels + BlockKernels, E: Executor>(
     // SAFETY: the caller's promise.
     unsafe {
         executor.together(
+            Begins::First,
             |executor| look(executor, plan, arrays),
             |executor| embed(executor, plan, arrays),
         )?;
