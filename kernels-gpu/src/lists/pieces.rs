@@ -5,7 +5,6 @@
 //! numbers does, and nothing is added up in the order of numbers of different lists.
 
 use crate::args::{ListArgs, Pieces};
-use crate::block::Place;
 use crate::limits::{LONG_LIST, MAX_PIECES, PIECE_POINTS, sort_words};
 use crate::memory::{self, SharedWords};
 use cuda_std::thread;
@@ -89,7 +88,8 @@ impl Pieces {
 /// The whole block makes the call, and has met since the one before; the pointers of `args` are valid as it says. Lists are
 /// placed; the list is long, and cut once.
 #[inline(always)]
-pub(super) unsafe fn cut(args: &ListArgs, place: Place, item: u32, tile: u32, count: u32) {
+pub(super) unsafe fn cut(args: &ListArgs, item: u32, tile: u32, count: u32) {
+    let (thread, threads) = (memory::opaque(thread::thread_idx_x()), thread::block_dim_x());
     let pieces = &args.pieces;
     let shared = SharedWords::new(sort_words::FIRST_PIECE);
     // SAFETY: the whole block is here: whether lists are cut is the same for all threads. There is room for all pieces: half
@@ -101,16 +101,16 @@ pub(super) unsafe fn cut(args: &ListArgs, place: Place, item: u32, tile: u32, co
         let units = memory::load_u32(pieces.header.wrapping_add(header::UNITS));
         let units_of_piece = (2 * units).div_ceil(MAX_PIECES).max(1);
         let of = count.div_ceil(PIECE_POINTS).div_ceil(units_of_piece);
-        if place.thread == 0 {
+        if thread == 0 {
             shared.set(0, memory::fetch_add(pieces.header.wrapping_add(header::PIECES), of));
         }
         thread::sync_threads();
         let first = shared.get(0);
-        let mut piece = place.thread;
+        let mut piece = thread;
         while piece < of {
             let entry = pieces.entries.wrapping_add(4 * (first + piece) as usize);
             memory::store_words(entry, [item, tile, first, of]);
-            piece += place.threads;
+            piece += threads;
         }
     }
 }

@@ -22,33 +22,24 @@ use cuda_std::{thread, warp};
 /// The pointers of `args` are valid as it says, for the sizes it gives; the lists are filled.
 #[inline(always)]
 pub(crate) unsafe fn sort(args: ListArgs) {
-    let place = Place::new(&args.sizes);
-    let lane = place.warp_lane;
-    let warps = thread::grid_dim_x() * place.warps;
-    // Neighbouring tiles are as long as each other: a warp has some from everywhere.
-    let tile = thread::block_idx_x() * place.warps + place.warp + lane * warps;
-    let bits = SharedWords::new(sort_words::bits(place.threads) + place.warp * args.bitmap_words);
-    let bitmap = Bitmap { bits, words: args.bitmap_words };
     let mut item = thread::block_idx_y();
     while item < args.sizes.batch {
-        let (mut begin, mut count) = (0, 0);
-        if tile < args.lists.tiles {
-            // SAFETY: the tile has a range, which nobody writes any more.
-            let range = unsafe { memory::load_pair(args.lists.range(item, tile).cast()) };
-            begin = range[0].to_bits();
-            count = range[1].to_bits() - begin;
-        }
-        let is_long = count > LONG_LIST;
+        let place = Place::again(&args.sizes);
+        // SAFETY: the pointers are valid.
+        let own = unsafe { Own::new(&args, place, item) };
         // SAFETY: all lanes of the warp are here, also below: the ballot's result is the same for all of them.
-        let mut left = unsafe { warp::warp_vote_ballot(WARP, count > 1 && !is_long) };
+        let mut left = unsafe { warp::warp_vote_ballot(WARP, own.count > 1 && !own.is_long()) };
+        let bits = sort_words::bits(place.threads) + place.warp * args.bitmap_words;
+        let bitmap = Bitmap { bits: SharedWords::new(bits), words: args.bitmap_words };
         while left != 0 {
             let next = left.trailing_zeros();
             left &= left - 1;
             // SAFETY: as above; the lists are the warp's.
             unsafe {
-                let begin = warp::warp_shuffle_idx(WARP, begin, next, WARP_LANES).0;
-                let count = warp::warp_shuffle_idx(WARP, count, next, WARP_LANES).0;
-                let list = List { words: args.lists.point(item, begin), count, team: Lanes { lane } };
+                let begin = warp::warp_shuffle_idx(WARP, own.begin, next, WARP_LANES).0;
+                let count = warp::warp_shuffle_idx(WARP, own.count, next, WARP_LANES).0;
+                let team = Lanes { lane: place.warp_lane };
+                let list = List { words: args.lists.point(item, begin), count, team };
                 if count <= WARP_LANES {
                     list.sort_few();
                 } else {
@@ -58,26 +49,55 @@ pub(crate) unsafe fn sort(args: ListArgs) {
                 warp::sync_warp(WARP);
             }
         }
-        if thread::sync_threads_or(u32::from(is_long)) != 0 {
+        if thread::sync_threads_or(u32::from(own.is_long())) != 0 {
             // SAFETY: the whole block is here: the barrier's result is the same for all of it.
-            unsafe { sort_long(&args, item, tile, is_long.then_some((begin, count))) };
+            unsafe { sort_long(&args, item) };
         }
         item += thread::grid_dim_y();
     }
 }
 
-/// Sorts the long lists, one of a thread's tile at most, and cuts them into pieces.
+/// The list of the calling lane's tile.
+#[derive(Clone, Copy)]
+struct Own {
+    tile: u32,
+    begin: u32,
+    count: u32,
+}
+
+impl Own {
+    /// That of a batch item; an empty one if there is no tile.
+    ///
+    /// # Safety
+    ///
+    /// The pointers of `args` are valid as it says; the lists are filled.
+    #[inline(always)]
+    unsafe fn new(args: &ListArgs, place: Place, item: u32) -> Self {
+        let warps = thread::grid_dim_x() * place.warps;
+        // Neighbouring tiles are as long as each other: a warp has some from everywhere.
+        let tile = thread::block_idx_x() * place.warps + place.warp + place.warp_lane * warps;
+        if tile >= args.lists.tiles {
+            return Self { tile, begin: 0, count: 0 };
+        }
+        // SAFETY: the tile has a range, which nobody writes any more.
+        let range = unsafe { memory::load_pair(args.lists.range(item, tile).cast()) };
+        let [begin, end] = range.map(f32::to_bits);
+        Self { tile, begin, count: end - begin }
+    }
+
+    #[inline(always)]
+    fn is_long(&self) -> bool {
+        self.count > LONG_LIST
+    }
+}
+
+/// Sorts the long lists of the block's tiles, and cuts them into pieces.
 ///
 /// # Safety
 ///
 /// The whole block makes the call, as for [`sort`].
 #[inline(always)]
-unsafe fn sort_long(
-    args: &ListArgs,
-    item: u32,
-    tile: u32,
-    list: Option<(u32, u32)>,
-) {
+unsafe fn sort_long(args: &ListArgs, item: u32) {
     let place = Place::again(&args.sizes);
     let queue = SharedWords::new(sort_words::QUEUE);
     let bitmap = Bitmap {
@@ -87,17 +107,18 @@ unsafe fn sort_long(
     // SAFETY: the whole block is here, and meets before any thread reads what another has written, and before that is
     // written again.
     unsafe {
-        let ([rank], lists) = place.rank([list.is_some()]);
-        if let Some((begin, count)) = list {
-            queue.set4(4 * rank, [tile, begin, count, 0]);
+        let own = Own::new(args, place, item);
+        let ([rank], lists) = place.rank([own.is_long()]);
+        if own.is_long() {
+            queue.set4(4 * rank, [own.tile, own.begin, own.count, 0]);
         }
         thread::sync_threads();
         let mut next = 0;
         while next < lists {
             let [tile, begin, count, _] = queue.get4(4 * next);
             let words = args.lists.point(item, begin);
-            List { words, count, team: place }.sort_many(bitmap);
-            cut(args, place, item, tile, count);
+            List { words, count, team: Block }.sort_many(bitmap);
+            cut(args, item, tile, count);
             thread::sync_threads();
             next += 1;
         }
@@ -177,16 +198,26 @@ impl Team for Lanes {
     }
 }
 
-/// The threads of a block.
-impl Team for Place {
+/// The threads of a block. What they are asked for is computed anew each time: registers are few.
+#[derive(Clone, Copy)]
+struct Block;
+
+impl Block {
+    #[inline(always)]
+    fn place() -> Place {
+        Place::with_lanes(WARP_LANES)
+    }
+}
+
+impl Team for Block {
     #[inline(always)]
     fn thread(self) -> u32 {
-        self.thread
+        memory::opaque(thread::thread_idx_x())
     }
 
     #[inline(always)]
     fn threads(self) -> u32 {
-        self.threads
+        thread::block_dim_x()
     }
 
     #[inline(always)]
@@ -197,14 +228,14 @@ impl Team for Place {
     #[inline(always)]
     unsafe fn rank_each(self, chosen: [bool; 4]) -> ([u32; 4], u32) {
         // SAFETY: the caller's promise.
-        unsafe { self.rank(chosen) }
+        unsafe { Self::place().rank(chosen) }
     }
 
     #[inline(always)]
     unsafe fn before_warp(self, count: u32) -> (u32, Option<u32>) {
         // SAFETY: the caller's promise.
         unsafe {
-            let (before, all) = self.before_thread(count);
+            let (before, all) = Self::place().before_thread(count);
             (warp::warp_shuffle_idx(WARP, before, 0, WARP_LANES).0, Some(all))
         }
     }
