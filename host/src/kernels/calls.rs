@@ -13,17 +13,20 @@ use crate::error::{Error, Result};
 use crate::kernels::numbering::Numbering;
 use crate::kernels::plan::{Launch, Plan, Rows, Samples};
 
-/// Channels from which on a feature row is long.
+/// Channels from which on a feature row is long, where it is read 16 bytes at a time.
 const LONG_ROW: u32 = 256;
+
+/// The same where it is read one element at a time.
+const LONG_ROW_OF_ELEMENTS: u32 = 512;
 
 /// Points of an anchor up to which the lists of a few tiles do not become too long.
 const MOST_POINTS: u32 = 2048;
 
 /// Anchors of a batch item up to which it pays to make lists.
-const MOST_ANCHORS: u32 = 4096;
+const MOST_ANCHORS: u32 = 16_384;
 
 /// Channels from which on a weight group is large.
-const LARGE_GROUP: u32 = 32;
+const LARGE_GROUP: u32 = 16;
 
 /// Runs kernels, one after the other.
 pub(crate) trait Executor {
@@ -129,16 +132,17 @@ pub(crate) fn backward_scratch<K: Kernels>(plan: &Plan, algorithm: Algorithm) ->
 ///
 /// Adding needs an fp32 array, which for 16-bit gradients is scratch to be cleared and rounded: then the gather is
 /// the faster way. So it is for anchors of many points, which meet in the same pixels, and for long rows of large groups, unless
-/// there are so few anchors that its launches take longer than what they save. Thousands of points on one anchor make lists too long
-/// for the few warps that have a tile, while a block adds rows that its points have in common once; and with very many anchors, of few
-/// points each, adding was measured to take half of the time.
+/// there are so few anchors that its launches take longer than what they save. Thousands of points on one anchor make long lists that
+/// have to be sorted, while a block adds rows that its points have in common once; and with very many anchors, of few points each,
+/// adding was measured to take less time.
 fn gathered<K: Kernels>(plan: &Plan, algorithm: Algorithm) -> Result<Option<&Numbering>> {
     match algorithm {
         Algorithm::Naive => Ok(None),
         Algorithm::Fast => {
-            let has_long_rows = plan.forward_is_wide::<K>()
-                && plan.sizes.channels >= LONG_ROW
-                && plan.sizes.channels_per_group() >= LARGE_GROUP;
+            let long_row =
+                if plan.forward_is_wide::<K>() { LONG_ROW } else { LONG_ROW_OF_ELEMENTS };
+            let has_long_rows =
+                plan.sizes.channels >= long_row && plan.sizes.channels_per_group() >= LARGE_GROUP;
             let pays = K::ROUND.is_some()
                 || plan.sizes.points >= MANY_POINTS
                 || has_long_rows && !plan.has_few_anchors();
