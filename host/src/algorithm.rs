@@ -17,7 +17,7 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// The fastest kernels. On a GPU the last bits of a feature gradient may differ between runs where samples are added in
-    /// no fixed order: in fp32, and in any type where maps share pixels, a batch item has more than 4,096 anchors, or an anchor
+    /// no fixed order: in fp32, and in any type where maps share pixels, a batch item has more than 16,384 anchors, or an anchor
     /// more than 2,048 points.
     #[default]
     Fast,

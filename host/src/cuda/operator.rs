@@ -139,11 +139,12 @@ impl<T: GpuElement> Operator<T> {
 
     /// Bytes of workspace that [`backward`](Self::backward) needs.
     ///
-    /// Where the feature gradient is gathered ([`Algorithm::Repeatable`]; also otherwise, for up to 4,096 anchors of a batch item
+    /// Where the feature gradient is gathered ([`Algorithm::Repeatable`]; also otherwise, for up to 16,384 anchors of a batch item
     /// with up to 2,048 points each, with fp16 and bf16, anchors of 64 points or more, and more than 2,048 anchors of 256 channels
-    /// or more in groups of 32 or more):
+    /// or more, 512 where groups are no whole 16 bytes, in groups of 16 or more):
     /// whatever the number of channels, 4 bytes for each of the 2 by 2 pixels that a sample can touch, 16 for every sample of maps
-    /// of more than two pixels along both sides, and 8 to 32 for every 2 by 2 pixels.
+    /// of more than two pixels along both sides, and 8 to 32 for every 2 by 2 pixels; and for batch items of more than 2,048 points
+    /// 4 KB for each channel, those of the last tile of up to 256 counted as whole.
     ///
     /// Where it is added to memory: none for fp32, and for fp16 and bf16, when maps share pixels or there are more anchors
     /// or points than that, an fp32 copy of it.
