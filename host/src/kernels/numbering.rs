@@ -71,8 +71,8 @@ impl Numbering {
         self.sum_end() + self.batch * self.capacity as usize
     }
 
-    /// The numbering of a shape, for blocks of `warps` warps and tiles of so many channels; `None` where maps share pixels, so that no tile has a pixel for
-    /// itself, or where a number would not fit 32 bits.
+    /// The numbering of a shape, for blocks of `warps` warps and tiles of so many channels; `None` where maps share pixels, so that
+    /// no tile has a pixel for itself, or where a number would not fit 32 bits.
     pub(crate) fn new(shape: &AggregationShape, warps: u32, channels: u32) -> Option<Self> {
         let layout = shape.layout();
         let (cameras, levels) = (layout.cameras(), layout.levels());

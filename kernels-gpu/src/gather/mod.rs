@@ -6,7 +6,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `tile.rs` | which tile a warp has |
+//! | `work.rs`, `tile.rs` | what a block has to do, and which tiles its warps have |
 //! | `portion.rs` | which points of its list come next |
 //! | `staged.rs` | bringing their locations and weights to shared memory |
 //! | `samples.rs`, `runs.rs` | adding up samples, those of an anchor together |
@@ -29,11 +29,12 @@ mod samples;
 mod staged;
 mod target;
 mod tile;
+mod work;
 
 use crate::args::GatherArgs;
 use crate::block::{Place, WARP};
 use crate::channels::{Channels, Lane};
-use crate::limits::{CHANNELS_PER_LANE, LONG_LIST, MAX_TILES_AT_A_TIME, TILE_SIDE};
+use crate::limits::{CHANNELS_PER_LANE, MAX_TILES_AT_A_TIME, TILE_SIDE};
 use crate::memory;
 use crate::storage::Storage;
 use cuda_std::{thread, warp};
@@ -42,7 +43,8 @@ use portion::{Portion, Portions};
 use samples::Samples;
 use staged::{Source, Staged};
 use target::Target;
-use tile::{Tile, Tiles};
+use tile::Tiles;
+use work::Work;
 
 /// Sums of a lane for the four pixels of a tile: top left, top right, bottom left, bottom right.
 type Sums = [Lane; (TILE_SIDE * TILE_SIDE) as usize];
@@ -52,7 +54,8 @@ const NO_SUMS: Sums = [[0.0; CHANNELS_PER_LANE as usize]; (TILE_SIDE * TILE_SIDE
 /// The gather for one element type and way to deal channels out.
 ///
 /// Grid: along x a block for each piece there may be, then, for each batch item, one for each block of work whose warps share a
-/// tile, then `step` blocks for the others; along y the channel tiles. Block: whole warps. Shared memory: `words_per_warp` words for each warp.
+/// tile, then `step` blocks for the others; along y the channel tiles. Block: whole warps. Shared memory: `words_per_warp` words for
+/// each warp.
 ///
 /// # Safety
 ///
@@ -66,34 +69,10 @@ pub(crate) unsafe fn gather<T: Storage, C: Channels<T>>(args: GatherArgs<T>) {
         let lane = place.warp_lane;
         let share = Share::new(&args, place);
         if share.is_none() && thread::block_idx_x() < args.pieces.most {
+            // There are fewer pieces than blocks for them.
             return;
         }
-        let other = thread::block_idx_x().saturating_sub(args.pieces.most);
-        let (block, item) = args.by_batch.divide(other);
-        let item = share.map_or(item, |share| share.piece.item);
-        let is_shared = share.is_some() || block < args.shared_blocks;
-        let tiles = if is_shared { 1 } else { args.blocks_at_a_time };
-        // The tiles of the blocks of work `block`, `block + step`, …: from maps of every size, so that warps that wait for
-        // samples run beside warps that write zeros.
-        let mut number = (block + lane * args.step) * place.warps;
-        if let Some(share) = share {
-            number = share.piece.tile;
-        } else if !is_shared {
-            number += place.warp;
-        }
-        let mut own = Tile::NONE;
-        if lane < tiles {
-            own = Tile::new(&args, item, number);
-        }
-        if let Some(share) = share {
-            own.list = own.list.part(share.number - share.piece.first, share.piece.of);
-        } else if own.list.count > LONG_LIST && args.pieces.are_cut() {
-            // Other blocks have its pieces.
-            own = Tile::NONE;
-        }
-        if is_shared {
-            own.list = own.list.part(place.warp, place.warps);
-        }
+        let Work { item, is_shared, tiles, own } = Work::new(&args, place, share);
         let kept = Tiles::new(&args, place);
         if lane < MAX_TILES_AT_A_TIME {
             kept.keep(lane, &own);
@@ -134,16 +113,34 @@ pub(crate) unsafe fn gather<T: Storage, C: Channels<T>>(args: GatherArgs<T>) {
             (portion, number) = (next, number ^ 1);
         }
         if is_shared {
-            let place = Place::again(&args.sizes);
-            target::add_workers(place, &mut sums);
-            // Where other blocks have the pieces, there are no rows.
-            let rows = Tiles::new(&args, place).get(0).rows;
-            let target = Target::new(&args, place, item);
-            let share = Share::new(&args, place);
-            target.write_shared_tile::<C>(rows, share, &sums);
-            if let Some(share) = share {
-                share.finish::<T, C>(target, rows);
-            }
+            write_shared_tile::<T, C>(&args, item, &mut sums);
+        }
+    }
+}
+
+/// Adds up the workers and warps of a block that shares a tile, and writes the tile's rows; where the block has a piece of a list,
+/// the last block that has one does.
+///
+/// # Safety
+///
+/// The whole block makes the call, its warps are done with their samples.
+#[inline(always)]
+unsafe fn write_shared_tile<T: Storage, C: Channels<T>>(
+    args: &GatherArgs<T>,
+    item: u32,
+    sums: &mut Sums,
+) {
+    let place = Place::again(&args.sizes);
+    // SAFETY: the whole block is here; the tile, or the piece, is its own.
+    unsafe {
+        target::add_workers(place, sums);
+        // Where other blocks have the pieces, there are no rows.
+        let rows = Tiles::new(args, place).get(0).rows;
+        let target = Target::new(args, place, item);
+        let share = Share::new(args, place);
+        target.write_shared_tile::<C>(rows, share, sums);
+        if let Some(share) = share {
+            share.finish::<T, C>(target, rows);
         }
     }
 }

@@ -53,6 +53,7 @@ pub(super) struct Samples<'a, T> {
 }
 
 /// The samples at hand: a portion of a tile's list.
+#[derive(Clone, Copy)]
 pub(super) struct AtHand {
     left: Left,
     runs: Runs,
