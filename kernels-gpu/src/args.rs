@@ -135,9 +135,8 @@ pub struct GatherArgs<T> {
     pub maps: *const Level,
     /// `(blocks, warps)` tiles.
     pub tiles: *const TileOfWarp,
-    /// Blocks of work of a batch item. Their numbers over the batch go through the items in turn.
-    pub blocks: u32,
-    /// The first blocks of work, whose warps share a tile.
+    /// The first blocks of work of a batch item, whose warps share a tile. Numbers of blocks of work over the batch go through the
+    /// items in turn.
     pub shared_blocks: u32,
     /// How many of the other blocks of work a block takes, at most [`MAX_TILES_AT_A_TIME`](crate::MAX_TILES_AT_A_TIME).
     pub blocks_at_a_time: u32,

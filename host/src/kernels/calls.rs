@@ -406,7 +406,6 @@ unsafe fn launch_gather<K: Kernels, E: Executor>(
         sizes: plan.sizes,
         maps: arrays.table,
         tiles: arrays.table.wrapping_add(2 * maps).cast(),
-        blocks: numbering.blocks,
         shared_blocks: numbering.shared_blocks,
         blocks_at_a_time,
         step,
