@@ -4,6 +4,7 @@
 //! length of an instance feature, which equals `C`. Parameters are fp32 whatever the element type `T`.
 
 use crate::args::Divisor;
+use crate::tiles::Tiles;
 
 /// A matrix that kernels read: rows of elements, and rows of fp32 numbers behind them.
 #[repr(C)]
@@ -127,8 +128,8 @@ pub struct LinearArgs<T> {
     pub weight: Rows<T>,
     /// `(rows, out)` output, or `(rows, in)` gradient of the input.
     pub target: Target<T>,
-    /// 1 when a block computes two tiles side by side, 0 when it computes one.
-    pub paired: u32,
+    /// Which tiles a block computes.
+    pub tiles: Tiles,
 }
 
 /// Arguments of the gradient of a linear layer's weight and bias.
@@ -146,11 +147,11 @@ pub struct LinearWeightArgs<T> {
     /// For each part of the rows, `out` sums.
     pub bias: *mut f32,
     /// Rows of a part.
-    pub part_rows: u64,
+    pub part_rows: u32,
     /// Words between the sums of one part and those of the next.
     pub part_words: u64,
-    /// 1 when a block computes two tiles side by side, 0 when it computes one.
-    pub paired: u32,
+    /// Which tiles a block computes.
+    pub tiles: Tiles,
 }
 
 /// Arguments of the kernel that adds up partial sums.

@@ -22,7 +22,7 @@
 //! | `lane_sums.rs`, `unroll.rs` | sums over lanes, loops written out |
 //! | `dense/` | linear layers |
 //! | `attention/` | the attention block around the operator |
-//! | `args.rs`, `block_args.rs`, `entry.rs`, `block_entry.rs`, `limits.rs` | what kernels and host agree on |
+//! | `args.rs`, `block_args.rs`, `entry.rs`, `block_entry.rs`, `limits.rs`, `tiles.rs` | what kernels and host agree on |
 
 #![no_std]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
@@ -35,6 +35,7 @@ mod block_entry;
 mod limits;
 #[cfg(all(feature = "ptx", not(target_arch = "nvptx64")))]
 pub mod ptx;
+mod tiles;
 
 /// The modules that are kernels: for the GPU, and for the emulator.
 macro_rules! kernel_modules {
@@ -59,8 +60,8 @@ pub use block_entry::{
 pub use entry::{COUNT_POINTS, Entry, FILL_LISTS, Kernels, PLACE_LISTS, READ_WORDS, SORT_LISTS};
 pub use limits::{
     CHANNELS_PER_LANE, GATHER_WEIGHTS, LIST_THREADS, LONG_LIST, MANY_POINTS, MAX_BITMAP_WORDS,
-    MAX_GROUPS, MAX_PIECES, MAX_TILES_AT_A_TIME, MAX_WARPS, PLACE_SHARED_BYTES, PRODUCT_BYTES,
-    PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, TENSOR_CHANNELS, TILE_SIDE, WARP_LANES,
-    WindowSizes, backward_shared_bytes, camera_bytes, forward_shared_bytes, gather_warp_words,
-    sort_shared_bytes, weights_bytes, weights_gradient_bytes,
+    MAX_GROUPS, MAX_PIECES, MAX_TILES_AT_A_TIME, MAX_WARPS, PLACE_SHARED_BYTES, TENSOR_CHANNELS,
+    TILE_SIDE, WARP_LANES, WindowSizes, backward_shared_bytes, camera_bytes, forward_shared_bytes,
+    gather_warp_words, sort_shared_bytes, weights_bytes, weights_gradient_bytes,
 };
+pub use tiles::Tiles;

@@ -235,43 +235,6 @@ pub const fn gather_warp_words(lanes: u32, groups: u32) -> u32 {
     gather_words::COUNTS + 4 * WARP_LANES / lanes * if all < most { all } else { most }
 }
 
-/// Rows of a product that a warp computes.
-pub const PRODUCT_ROWS: u32 = 64;
-
-/// Columns of a product that a warp computes.
-pub const PRODUCT_COLUMNS: u32 = 32;
-
-/// Threads of a block that computes a tile of a product, or two side by side.
-pub const PRODUCT_THREADS: u32 = 256;
-
-/// Shared memory of a block that computes products, in 32-bit words, and where its parts begin. Every warp has operands
-/// of its own; of two with tiles side by side, the first has the left operand of both.
-pub(crate) mod product_words {
-    use super::{PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, WARP_LANES};
-
-    /// Words of a line in a step of depth.
-    pub(crate) const DEPTH: u32 = 8;
-    /// Warps of a block.
-    pub(crate) const WARPS: u32 = PRODUCT_THREADS / WARP_LANES;
-    /// The left operand of a warp, as either layout has it, with its gaps.
-    const LEFT: u32 = (DEPTH + 1) * PRODUCT_ROWS;
-    /// The right operand of a warp.
-    pub(crate) const RIGHT: u32 = LEFT;
-    /// First word of the next warp's operands: eight more than a multiple of 32, so that neighbouring depths of a line, which
-    /// neighbouring warps have, lie in different banks.
-    pub(crate) const PER_WARP: u32 = 904;
-    const _: () =
-        assert!(RIGHT + (DEPTH + 2) * PRODUCT_COLUMNS + 4 <= PER_WARP && PER_WARP % 32 == 8);
-    /// Sums of a warp.
-    pub(crate) const SUMS: u32 = PRODUCT_ROWS * PRODUCT_COLUMNS;
-    /// Words of all: the operands, and after them the sums of half of the warps.
-    pub(crate) const ALL: u32 =
-        if WARPS * PER_WARP > WARPS / 2 * SUMS { WARPS * PER_WARP } else { WARPS / 2 * SUMS };
-}
-
-/// Bytes of shared memory for a product.
-pub const PRODUCT_BYTES: u32 = 4 * product_words::ALL;
-
 /// Shared memory of a block that makes attention weights, in 32-bit words, and where its parts begin. Counts and visible
 /// pairs lie where they do in [`window_words`].
 pub(crate) mod weights_words {

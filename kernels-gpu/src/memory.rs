@@ -571,6 +571,33 @@ mod device {
             Self { address: start as u32 + base * 4 }
         }
 
+        /// The words from `index` on.
+        #[inline(always)]
+        pub(crate) fn from(self, index: u32) -> Self {
+            Self { address: self.address + index * 4 }
+        }
+
+        /// Reads four matrices of eight rows of four words. Row `l % 8` of matrix `l / 8` begins at the word that lane `l` gives; lane
+        /// `4 g + t` gets word `t` of row `g` of each.
+        ///
+        /// # Safety
+        ///
+        /// All lanes of the warp make the call together. The rows begin at multiples of four words and lie in the launch's shared memory,
+        /// were written, and nobody writes them meanwhile.
+        #[cfg(cuda_arch_ge_80)]
+        #[inline(always)]
+        pub(crate) unsafe fn get_matrices(self, row: u32) -> [u32; 4] {
+            let (a, b, c, d);
+            // SAFETY: the caller vouches for the address. Not `pure`: others write between barriers.
+            unsafe {
+                asm!("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{{a}, {b}, {c}, {d}}}, [{p}];",
+                    p = in(reg32) self.address + row * 4,
+                    a = out(reg32) a, b = out(reg32) b, c = out(reg32) c, d = out(reg32) d,
+                    options(readonly, nostack, preserves_flags));
+            }
+            [a, b, c, d]
+        }
+
         /// Reads word `index`.
         ///
         /// # Safety
@@ -812,7 +839,7 @@ mod host {
     // allocations on a GPU do, and a host buffer may start anywhere.
     use core::sync::atomic::{self as std_atomic, Ordering};
     use cuda_std::atomic::{AtomicF32, AtomicU32};
-    use cuda_std::emulator;
+    use cuda_std::{emulator, warp};
 
     /// Reads a word that no thread writes during the launch.
     ///
@@ -1107,6 +1134,32 @@ mod host {
         pub(crate) fn new(base: u32) -> Self {
             let start = cuda_std::shared::dynamic_shared_mem::<u32>();
             Self { start: start.wrapping_add(base as usize) }
+        }
+
+        /// The words from `index` on.
+        pub(crate) fn from(self, index: u32) -> Self {
+            Self { start: self.start.wrapping_add(index as usize) }
+        }
+
+        /// Reads four matrices of eight rows of four words. Row `l % 8` of matrix `l / 8` begins at the word that lane `l` gives; lane
+        /// `4 g + t` gets word `t` of row `g` of each.
+        ///
+        /// # Safety
+        ///
+        /// All lanes of the warp make the call together. The rows begin at multiples of four words and lie in the launch's shared memory,
+        /// were written, and nobody writes them meanwhile.
+        pub(crate) unsafe fn get_matrices(self, row: u32) -> [u32; 4] {
+            let lane = warp::lane_id();
+            [0, 1, 2, 3].map(|matrix| {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let from = 8 * matrix + lane / 4;
+                    let start = self.start.wrapping_add(row as usize).addr() as u64;
+                    let (start, _) = warp::warp_shuffle_idx(u32::MAX, start, from, 32);
+                    let start = self.start.with_addr(start as usize);
+                    Self { start }.get(lane % 4)
+                }
+            })
         }
 
         /// Reads word `index`.

@@ -59,7 +59,7 @@ macro_rules! sixteen_bit_factor {
 
             #[inline(always)]
             fn word(first: f32, second: f32) -> u32 {
-                u32::from($round(first)) | u32::from($round(second)) << 16
+                $round(first, second)
             }
 
             #[inline(always)]
@@ -71,8 +71,8 @@ macro_rules! sixteen_bit_factor {
     };
 }
 
-sixteen_bit_factor!(F16, true, memory::f32_to_f16, f16_16x8x16);
-sixteen_bit_factor!(Bf16, false, memory::f32_to_bf16, bf16_16x8x16);
+sixteen_bit_factor!(F16, true, memory::f32_pair_to_f16, f16_16x8x16);
+sixteen_bit_factor!(Bf16, false, memory::f32_pair_to_bf16, bf16_16x8x16);
 
 #[cfg(target_arch = "nvptx64")]
 mod device {

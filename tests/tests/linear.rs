@@ -8,9 +8,7 @@ use half::{bf16, f16};
 use kernels_gpu::block_args::{
     DropArgs, Dropout, LinearArgs, LinearWeightArgs, Rows, SumArgs, Target,
 };
-use kernels_gpu::{
-    BlockKernels, PRODUCT_BYTES, PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS, Products, SUM,
-};
+use kernels_gpu::{BlockKernels, Products, SUM, Tiles};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -24,7 +22,7 @@ in_every_lab!(
 in_every_lab!(fp32: sums_match_fp64);
 
 /// Rows, depth and columns: what no tile divides, what 16-byte accesses need, more than a tile or step has, next to nothing; at
-/// last many tiles.
+/// last more than the tiles of a block, whichever it has.
 const SIZES: [[usize; 3]; 10] = [
     [1, 1, 1],
     [63, 7, 31],
@@ -35,11 +33,8 @@ const SIZES: [[usize; 3]; 10] = [
     [197, 24, 196],
     [5, 136, 104],
     [33, 148, 84],
-    [705, 17, 449],
+    [135, 17, 137],
 ];
-
-/// Rows and columns of the products whose blocks have two tiles.
-const PAIRED: [usize; 2] = [705, 449];
 
 /// How a product rounds its factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,11 +224,15 @@ fn products<T: GpuElement>(is_exact: bool) -> Products<T::Kernel> {
     if is_exact { T::Kernel::EXACT } else { T::Kernel::TENSOR }
 }
 
-/// Whether blocks have two tiles, and how many of them are down and across.
-fn tiles(rows: usize, columns: usize) -> (u32, [u32; 2]) {
-    let paired = u32::from([rows, columns] == PAIRED);
-    let across = columns.div_ceil((PRODUCT_COLUMNS << paired) as usize);
-    (paired, [rows.div_ceil(PRODUCT_ROWS as usize) as u32, across as u32])
+/// All tiles that a block may have, in fp32 and on tensor cores.
+fn ways() -> impl Iterator<Item = (Tiles, bool)> {
+    Tiles::ALL.into_iter().flat_map(|tiles| [(tiles, true), (tiles, false)])
+}
+
+/// How many blocks with these tiles are down and across, where some rows come one after the other but in blocks of their own.
+fn blocks(tiles: Tiles, rows: [usize; 2], columns: usize) -> [u32; 2] {
+    let of = |all: usize, own: u32| (all as u32).div_ceil(own);
+    [of(rows[0], tiles.rows()) + of(rows[1], tiles.rows()), of(columns, tiles.columns())]
 }
 
 /// The dropout of a test: of these numbers with this probability.
@@ -244,6 +243,7 @@ fn dropout(numbers: *const f32, threshold: f32) -> Dropout {
 /// The product of `input` and `weight`. The gradient of an input is one of elements or one of numbers.
 fn multiply<T: GpuElement>(
     lab: &Lab,
+    tiles: Tiles,
     is_exact: bool,
     direction: Direction,
     input: Matrix<'_, T>,
@@ -269,10 +269,11 @@ fn multiply<T: GpuElement>(
     let residual = epilogue.residual.map(|residual| bench.input(residual));
     let input = input.place(&mut bench);
     let weight = only_numbers::<T>(weight, depth).place(&mut bench);
-    let (paired, [down, across]) = tiles(rows, columns);
+    let [down, across] = blocks(tiles, [first_rows, rows - first_rows], columns);
+    let shared_bytes = tiles.shared_bytes();
     // SAFETY: the arrays have the sizes that the arguments say.
     unsafe {
-        bench.launch(entry, (down, across), PRODUCT_THREADS, PRODUCT_BYTES, |at| LinearArgs {
+        bench.launch(entry, (down, across), Tiles::THREADS, shared_bytes, |at| LinearArgs {
             input: input(at),
             weight: weight(at),
             target: Target {
@@ -292,7 +293,7 @@ fn multiply<T: GpuElement>(
                 first_rows: first_rows as u64,
                 rows: rows as u64,
             },
-            paired,
+            tiles,
         });
     }
     Results {
@@ -305,6 +306,7 @@ fn multiply<T: GpuElement>(
 /// The gradients of weight and bias, `(out, in)` and `out` behind them, for each part of `part_rows` rows.
 fn weigh<T: GpuElement>(
     lab: &Lab,
+    tiles: Tiles,
     is_exact: bool,
     upstream: Matrix<'_, T>,
     input: Matrix<'_, T>,
@@ -319,19 +321,20 @@ fn weigh<T: GpuElement>(
     let mut bench = lab.bench();
     let gradient = bench.output::<f32>(parts * part_words);
     let (upstream, input) = (upstream.place(&mut bench), input.place(&mut bench));
-    let (paired, [down, across]) = tiles(outputs, inputs);
+    let [down, across] = blocks(tiles, [outputs, 0], inputs);
+    let shared_bytes = tiles.shared_bytes();
     let grid = (down * across, parts as u32);
     // SAFETY: the arrays have the sizes that the arguments say.
     unsafe {
-        bench.launch(entry, grid, PRODUCT_THREADS, PRODUCT_BYTES, |at| LinearWeightArgs {
+        bench.launch(entry, grid, Tiles::THREADS, shared_bytes, |at| LinearWeightArgs {
             upstream: upstream(at),
             input: input(at),
             bias_rows: bias_rows as u64,
             weight: at.of_mut(gradient),
             bias: at.of_mut(gradient).wrapping_add(outputs * inputs),
-            part_rows: part_rows as u64,
+            part_rows: part_rows as u32,
             part_words: part_words as u64,
-            paired,
+            tiles,
         });
     }
     bench.read(gradient)
@@ -356,7 +359,7 @@ fn layers_match_fp64<T: GpuElement>(lab: &Lab) {
     let mut generator = ChaCha8Rng::seed_from_u64(1);
     let random = &mut generator;
     for (number_of_case, [rows, depth, columns]) in SIZES.into_iter().enumerate() {
-        for is_exact in [true, false] {
+        for (tiles, is_exact) in ways() {
             let first_rows = rows - rows / 5;
             let first = elements::<T>(random, first_rows * depth);
             let added = elements::<T>(random, first_rows * depth);
@@ -380,7 +383,8 @@ fn layers_match_fp64<T: GpuElement>(lab: &Lab) {
                 ..Epilogue::NONE
             };
             let stride = columns * if epilogue.concatenate { 2 } else { 1 };
-            let results = multiply(lab, is_exact, Direction::Forward, input, &weight, &epilogue);
+            let results =
+                multiply(lab, tiles, is_exact, Direction::Forward, input, &weight, &epilogue);
             let Results { first: output, tail: rest, .. } = results;
 
             let factors = Factors::of::<T>(lab, is_exact, false);
@@ -424,7 +428,7 @@ fn gradients_of_inputs_match_fp64<T: GpuElement>(lab: &Lab) {
     let mut generator = ChaCha8Rng::seed_from_u64(2);
     let random = &mut generator;
     for [rows, depth, columns] in SIZES {
-        for (is_exact, of_numbers) in [(true, true), (true, false), (false, true), (false, false)] {
+        for ((tiles, is_exact), of_numbers) in ways().flat_map(|way| [(way, true), (way, false)]) {
             let first = elements::<T>(random, rows * depth);
             let tail = numbers(random, rows * depth);
             let upstream =
@@ -436,7 +440,8 @@ fn gradients_of_inputs_match_fp64<T: GpuElement>(lab: &Lab) {
                 plain: !of_numbers,
                 ..Epilogue::NONE
             };
-            let results = multiply(lab, is_exact, Direction::Input, upstream, &weight, &epilogue);
+            let results =
+                multiply(lab, tiles, is_exact, Direction::Input, upstream, &weight, &epilogue);
             let Results { first: output, plain, tail: rest } = results;
 
             let factors = Factors::of::<T>(lab, is_exact, of_numbers);
@@ -466,7 +471,7 @@ fn gradients_of_weights_match_fp64<T: GpuElement>(lab: &Lab) {
     let mut generator = ChaCha8Rng::seed_from_u64(3);
     let random = &mut generator;
     for (number_of_case, [outputs, rows, inputs]) in SIZES.into_iter().enumerate() {
-        for (is_exact, of_numbers) in [(true, true), (true, false), (false, true), (false, false)] {
+        for ((tiles, is_exact), of_numbers) in ways().flat_map(|way| [(way, true), (way, false)]) {
             let first = elements::<T>(random, rows * outputs);
             let tail = numbers(random, rows * outputs);
             let upstream =
@@ -479,7 +484,7 @@ fn gradients_of_weights_match_fp64<T: GpuElement>(lab: &Lab) {
             let part_rows = rows.div_ceil(1 + number_of_case % 3);
             let parts = rows.div_ceil(part_rows);
             let words = outputs * inputs + outputs;
-            let gradient = weigh(lab, is_exact, upstream, input, first_rows, part_rows);
+            let gradient = weigh(lab, tiles, is_exact, upstream, input, first_rows, part_rows);
 
             let factors = Factors::of::<T>(lab, is_exact, of_numbers);
             for part in 0..parts {
@@ -576,10 +581,10 @@ fn products_repeat_bit_for_bit<T: GpuElement>(lab: &Lab) {
     let mut generator = ChaCha8Rng::seed_from_u64(6);
     let input = elements::<T>(&mut generator, rows * depth);
     let weight = numbers(&mut generator, columns * depth);
-    for is_exact in [true, false] {
+    for (tiles, is_exact) in ways() {
         let run = || {
             let (direction, input) = (Direction::Forward, only(&input, depth));
-            multiply(lab, is_exact, direction, input, &weight, &Epilogue::NONE).first
+            multiply(lab, tiles, is_exact, direction, input, &weight, &Epilogue::NONE).first
         };
         let first = run();
         for _ in 0..3 {

@@ -1,7 +1,9 @@
 //! How a tile's operands are multiplied.
 
-use crate::dense::product::{Left, Operand, Right, Staged, Sums};
+use crate::dense::operand::Operand;
+use crate::dense::product::Sums;
 use crate::dense::run::Runs;
+use crate::dense::staged::Staged;
 use crate::unroll::{each4, each8};
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
@@ -17,12 +19,19 @@ pub(crate) trait Arithmetic {
     /// Whether two numbers of this type, as they lie in memory one after the other, are a word.
     fn takes<S: Runs>() -> bool;
 
-    /// Adds the products of what a warp has in shared memory to its lanes' sums.
+    /// Where a lane begins to read the left operand of its warp's tile in a panel, whose neighbours in depth lie `pitch` apart where
+    /// lines are neighbours.
+    fn left_start<L: Operand>(lane: u32, pitch: u32) -> u32;
+
+    /// Where it begins to read the right operand.
+    fn right_start<R: Operand>(lane: u32, pitch: u32) -> u32;
+
+    /// Adds the products of a panel to a warp's sums.
     ///
     /// # Safety
     ///
     /// The whole warp makes the call; both operands are complete and nobody writes them meanwhile.
-    unsafe fn multiply<L: Operand, R: Operand>(left: &Staged, right: &Staged, sums: &mut Sums);
+    unsafe fn multiply<L: Operand, R: Operand>(left: Staged, right: Staged, sums: &mut Sums);
 }
 
 /// fp32, rounded once for each product and sum: `fma`.
@@ -42,15 +51,37 @@ impl Arithmetic for Exact {
     }
 
     #[inline(always)]
-    unsafe fn multiply<L: Operand, R: Operand>(left: &Staged, right: &Staged, sums: &mut Sums) {
+    fn left_start<L: Operand>(lane: u32, _: u32) -> u32 {
+        Staged::left_start::<L>(lane)
+    }
+
+    #[inline(always)]
+    fn right_start<R: Operand>(lane: u32, _: u32) -> u32 {
+        Staged::right_start::<R>(lane)
+    }
+
+    #[inline(always)]
+    unsafe fn multiply<L: Operand, R: Operand>(left: Staged, right: Staged, sums: &mut Sums) {
         for half in 0..2 {
-            // SAFETY: the caller's promise.
-            let (lefts, rights) = unsafe { (left.fours::<L, Left>(half), right.fours::<R, Right>(half)) };
-            each4(|word| {
-                let down = lefts[word].map(f32::from_bits);
-                let across = rights[word].map(f32::from_bits);
-                each8(|i| {
-                    each8(|j| sums[8 * i + j] = down[i].mul_add(across[j], sums[8 * i + j]));
+            let mut down = [[0.0; 4]; 4];
+            each4(|piece| {
+                // SAFETY: the caller's promise.
+                let words = unsafe { left.left_piece::<L>(half, piece) };
+                each4(|index| {
+                    let [line, word] = Staged::of_left::<L>(piece, index);
+                    down[line][word] = f32::from_bits(words[index]);
+                });
+            });
+            each8(|piece| {
+                // SAFETY: the caller's promise.
+                let words = unsafe { right.right_piece::<R>(half, piece) };
+                each4(|index| {
+                    let [line, word] = Staged::of_right::<R>(piece, index);
+                    let across = f32::from_bits(words[index]);
+                    each4(|i| {
+                        let sum = &mut sums[8 * i + line];
+                        *sum = down[i][word].mul_add(across, *sum);
+                    });
                 });
             });
         }

@@ -1,139 +1,208 @@
 //! A linear layer, `output = input * weightᵀ + bias`, and the gradients of input, weight and bias.
 
+use core::ops::Range;
+
 use crate::block_args::{LinearArgs, LinearWeightArgs, Rows};
 use crate::dense::arithmetic::Arithmetic;
-use crate::dense::product::{Left, Operand, Place, Side as _, add_up, product};
-use crate::dense::rows::{ByColumn, ByRow, Matrix as _, Numbers, Part, Uniform};
+use crate::dense::operand::{ByColumn, ByRow, Operand};
+use crate::dense::product::{Start, Sums, add_up, product};
+use crate::dense::rows::{Matrix, Numbers, Part, Summed};
 use crate::dense::run::Runs;
 use crate::dense::target::store_run;
-use crate::limits::{PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS};
 use crate::memory::{self, SharedWords};
+use crate::tiles::Tiles;
 use crate::unroll::each4;
 use cuda_std::thread;
 
-/// The product of two matrices, to its places.
+/// The product of two matrices, to its places: of the block's rows, those from `row` on that come before `end`, which begin with
+/// `line` in the left operand.
 ///
 /// # Safety
 ///
-/// A block of [`PRODUCT_THREADS`] makes the call together; the pointers of target and operands are valid as they say.
+/// A block of [`Tiles::THREADS`] makes the call together; the pointers of target and operands are valid as they say.
 #[inline(always)]
 unsafe fn multiply<T: Runs, M: Arithmetic, L: Operand, R: Operand>(
     args: &LinearArgs<T>,
-    operands: (&L, &R),
+    operands: (L, R),
+    line: u64,
+    row: u64,
+    end: u64,
 ) {
-    let place = Place::new(args.paired);
-    let row = u64::from(thread::block_idx_x() * PRODUCT_ROWS);
-    let first = thread::block_idx_y() << place.paired();
-    let column = |tile: u32| u64::from((first + tile) * PRODUCT_COLUMNS);
-    let lines = [row, column(0)];
-    let depths = 0..u64::from(args.input.columns);
-    let lane = place.lane();
+    let tiles = args.tiles;
+    let column = u64::from(thread::block_idx_y()) * u64::from(tiles.columns());
+    let start = Start { lines: [line, column], depths: [0; 2] };
+    let mut sums = [0.0; 32];
     // SAFETY: the whole block is here; the caller's promise.
     unsafe {
-        let sums = product::<M, _, _>(operands, lines, depths, place, |_, _| {});
-        add_up(place, &sums, |tile, index, sums| {
-            let row = row + u64::from(Left::of_lane(L::ALONG_DEPTH, lane, index));
-            args.target.write(row, column(tile) + u64::from(lane % 4 * 8), &sums);
+        product::<M, _, _>(operands, start, args.input.columns, tiles, &mut sums, |_, _| {});
+        add_up(tiles, L::ALONG_DEPTH, &sums, |[down, across], sums| {
+            let row = row + u64::from(down);
+            if row < end {
+                args.target.write(row, column + u64::from(across), &sums);
+            }
         });
     }
 }
 
 /// The layer.
 ///
-/// Grid: `(tiles of rows, tiles of columns, or pairs of them)`. Block: [`PRODUCT_THREADS`]. Shared memory:
-/// [`PRODUCT_BYTES`](crate::limits::PRODUCT_BYTES).
+/// Grid: `(rows, columns)`, each over those of a block's tiles; rows of numbers begin with a block of their own. Block:
+/// [`Tiles::THREADS`]. Shared memory: [`Tiles::shared_bytes`].
 ///
 /// # Safety
 ///
 /// The pointers of `args` are valid as it says, for the sizes it gives.
 #[inline(always)]
 pub(crate) unsafe fn linear<T: Runs, M: Arithmetic>(args: LinearArgs<T>) {
-    let (input, weight) = (ByRow(args.input), ByRow(Numbers::of(&args.weight)));
+    let weight = ByRow(Numbers::of(&args.weight));
+    let Rows { first_rows, rows, .. } = args.input;
+    let own = u64::from(args.tiles.rows());
+    let line = u64::from(thread::block_idx_x()) * own;
+    let before = args.tiles.rows_of_blocks(first_rows);
     // SAFETY: the whole block is here; the caller's promise.
-    unsafe { multiply::<T, M, _, _>(&args, (&input, &weight)) }
+    unsafe {
+        if line < before {
+            let input = ByRow(Summed::of(&args.input));
+            multiply::<T, M, _, _>(&args, (input, weight), line, line, first_rows);
+        } else {
+            let (input, line) = (ByRow(Numbers::of(&args.input)), line - before);
+            multiply::<T, M, _, _>(&args, (input, weight), line, first_rows + line, rows);
+        }
+    }
 }
 
 /// The gradient of the layer's input, from that of its output, which is the part `U` of the rows it comes in.
 ///
-/// Grid, block, shared memory: as for [`linear`].
+/// Grid: `(rows, columns)`, each over those of a block's tiles. Block, shared memory: as for [`linear`].
 ///
 /// # Safety
 ///
 /// The pointers of `args` are valid as it says, for the sizes it gives.
 #[inline(always)]
 pub(crate) unsafe fn linear_input<T: Runs, M: Arithmetic, U: Part<T>>(args: LinearArgs<T>) {
-    let (upstream, weight) = (ByRow(U::of(&args.input)), ByColumn(Numbers::of(&args.weight)));
+    let operands = (ByRow(U::of(&args.input)), ByColumn(Numbers::of(&args.weight)));
+    let row = u64::from(thread::block_idx_x()) * u64::from(args.tiles.rows());
     // SAFETY: the whole block is here; the caller's promise.
-    unsafe { multiply::<T, M, _, _>(&args, (&upstream, &weight)) }
+    unsafe { multiply::<T, M, _, _>(&args, operands, row, row, args.input.rows) }
 }
 
 /// The gradients of the layer's weight and bias, summed over one part of the rows, from the gradient of its output, which is the
 /// part `U` of the rows it comes in.
 ///
-/// Grid: `(tiles of out * tiles of in or pairs of them, parts)`. Block, shared memory: as for [`linear`].
+/// Grid: `(out * in, parts)`, where `out` and `in` are each over the rows and columns of a block's tiles. Block, shared memory: as
+/// for [`linear`].
 ///
 /// # Safety
 ///
 /// The pointers of `args` are valid as it says, for the sizes it gives.
 #[inline(always)]
 pub(crate) unsafe fn linear_weight<T: Runs, M: Arithmetic, U: Part<T>>(args: LinearWeightArgs<T>) {
-    let place = Place::new(args.paired);
-    let (outs, ins) = (u64::from(args.upstream.columns), u64::from(args.input.columns));
-    let tiles = args.input.columns.div_ceil(PRODUCT_COLUMNS);
-    let across = tiles.div_ceil(1 + place.paired()).max(1);
-    let part = u64::from(thread::block_idx_y());
-    let out = u64::from(thread::block_idx_x() / across * PRODUCT_ROWS);
-    let first = (thread::block_idx_x() % across) << place.paired();
-    let inside = |tile: u32| u64::from((first + tile) * PRODUCT_COLUMNS);
-    let depths = part * args.part_rows..((part + 1) * args.part_rows).min(args.upstream.rows);
-    let weight = args.weight.wrapping_add((part * args.part_words) as usize);
-    let end = depths.end;
-    let upstream = ByColumn(U::of(&args.upstream).before(end));
-    let input = ByColumn(Rows { rows: end, ..args.input });
-    // The thread's share of the upstream matrix is always the same four columns.
-    let mut columns = [0.0; 4];
-    let lane = place.lane();
+    let first = u64::from(thread::block_idx_y()) * u64::from(args.part_rows);
+    let end = (first + u64::from(args.part_rows)).min(args.input.rows);
+    // Rows of the input's elements come before those of its numbers.
+    let middle = args.input.first_rows.max(first).min(end);
+    let (mut sums, mut of_bias) = ([0.0; 32], [0.0; 4]);
     // SAFETY: the whole block is here; the caller's promise.
     unsafe {
-        let sums = product::<M, _, _>((&upstream, &input), [out, inside(0)], depths, place, |row, run| {
-            let values = Uniform::<U::Element>::values(run);
-            if row < args.bias_rows {
-                each4(|index| columns[index] += values[index]);
+        let elements = Summed::of(&args.input);
+        add_rows::<T, M, U, _>(&args, elements, 0, first..middle, &mut sums, &mut of_bias);
+        let (numbers, before) = (Numbers::of(&args.input), args.input.first_rows);
+        add_rows::<T, M, U, _>(&args, numbers, before, middle..end, &mut sums, &mut of_bias);
+        store(&args, &sums, &of_bias);
+    }
+}
+
+/// The first row and column of the block's tiles in the gradient of a weight. Computed anew where they are needed, which costs
+/// less than the registers that keep them.
+#[inline(always)]
+fn corner<T>(args: &LinearWeightArgs<T>) -> [u32; 2] {
+    let across = args.tiles.blocks_across(args.input.columns).max(1);
+    let block = memory::opaque(thread::block_idx_x());
+    [block / across * args.tiles.rows(), block % across * args.tiles.columns()]
+}
+
+/// Adds the products of some rows to the sums of the weight, and the rows that have the bias to those of the bias. The thread's
+/// share of the upstream matrix, and so of the bias, is always the same four columns. `input` begins with row `before`.
+///
+/// # Safety
+///
+/// As for [`linear_weight`].
+#[inline(always)]
+unsafe fn add_rows<T: Runs, M: Arithmetic, U: Part<T>, I: Matrix>(
+    args: &LinearWeightArgs<T>,
+    input: I,
+    before: u64,
+    rows: Range<u64>,
+    sums: &mut Sums,
+    of_bias: &mut [f32; 4],
+) {
+    let count = rows.end.saturating_sub(rows.start);
+    let biased = args.bias_rows.saturating_sub(rows.start).min(count) as u32;
+    let start = Start {
+        lines: corner(args).map(u64::from),
+        depths: [rows.start, rows.start.saturating_sub(before)],
+    };
+    let operands = (ByColumn(U::of(&args.upstream)), ByColumn(input));
+    // SAFETY: the caller's promise.
+    unsafe {
+        product::<M, _, _>(operands, start, count as u32, args.tiles, sums, |depth, values| {
+            if depth < biased {
+                each4(|index| of_bias[index] += values[index]);
             }
         });
-        add_up(place, &sums, |tile, index, sums| {
-            let i = out + u64::from(Left::of_lane(false, lane, index));
-            let j = inside(tile) + u64::from(lane % 4 * 8);
+    }
+}
+
+/// Stores the sums of a part of the rows: those of the weight, and those of the bias.
+///
+/// # Safety
+///
+/// As for [`linear_weight`].
+#[inline(always)]
+unsafe fn store<T>(
+    args: &LinearWeightArgs<T>,
+    sums: &Sums,
+    of_bias: &[f32; 4],
+) {
+    let (outs, ins) = (args.upstream.columns, args.input.columns);
+    let [out, inside] = corner(args);
+    // Computed only now, when registers are free.
+    let before = u64::from(memory::opaque(thread::block_idx_y())) * args.part_words;
+    let weight = args.weight.wrapping_add(before as usize);
+    // SAFETY: the caller's promise.
+    unsafe {
+        add_up(args.tiles, false, sums, |[down, across], sums| {
+            let (i, j) = (out + down, inside + across);
             if i < outs && j < ins {
-                store_run(weight.wrapping_add((i * ins + j) as usize), (ins - j) as u32, &sums);
+                let at = u64::from(i) * u64::from(ins) + u64::from(j);
+                store_run(weight.wrapping_add(at as usize), ins - j, &sums);
             }
         });
-        if first == 0 {
-            let bias = args.bias.wrapping_add((part * args.part_words + out) as usize);
-            write_bias(bias, outs - out, &columns);
+        if inside == 0 {
+            let bias = args.bias.wrapping_add((before + u64::from(out)) as usize);
+            write_bias(bias, args.tiles.rows(), outs.saturating_sub(out), of_bias);
         }
     }
 }
 
-/// Adds up the threads' sums of each column of the tile and writes those that exist, `count` of them.
+/// Adds up the threads' sums of each of the block's `columns`, a power of two, and writes those that exist, `count` of them.
 ///
 /// # Safety
 ///
-/// The whole block makes the call, and is done with shared memory otherwise; `bias` points to the tile's first column.
+/// The whole block makes the call, and is done with shared memory otherwise; `bias` points to the block's first column.
 #[inline(always)]
-unsafe fn write_bias(bias: *mut f32, count: u64, columns: &[f32; 4]) {
-    const RUNS: u32 = PRODUCT_ROWS / 4;
+unsafe fn write_bias(bias: *mut f32, columns: u32, count: u32, sums: &[f32; 4]) {
     let (thread, shared) = (thread::thread_idx_x(), SharedWords::new(0));
-    // The sums may still be read.
+    // The sums of the product may still be read.
     thread::sync_threads();
     // SAFETY: four words of the thread's own.
-    unsafe { shared.set4(thread * 4, columns.map(f32::to_bits)) };
+    unsafe { shared.set4(thread * 4, sums.map(f32::to_bits)) };
     thread::sync_threads();
-    if thread < PRODUCT_ROWS && u64::from(thread) < count {
+    if thread < columns.min(count) {
         let mut sum = 0.0;
-        for row in 0..PRODUCT_THREADS / RUNS {
+        for row in 0..(4 * Tiles::THREADS) >> columns.trailing_zeros() {
             // SAFETY: written before the barrier.
-            sum += f32::from_bits(unsafe { shared.get(row * PRODUCT_ROWS + thread) });
+            sum += f32::from_bits(unsafe { shared.get(row * columns + thread) });
         }
         // SAFETY: the column exists; one thread for each.
         unsafe { memory::store_f32(bias.wrapping_add(thread as usize), sum) };

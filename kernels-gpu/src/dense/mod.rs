@@ -3,7 +3,9 @@
 //! | file | what it is |
 //! |---|---|
 //! | `run.rs`, `rows.rs` | the matrices that go in, four neighbours at a time |
-//! | `product.rs` | a tile of a product, through shared memory |
+//! | `operand.rs` | a matrix as a product takes it, and where it lies in shared memory |
+//! | `share.rs`, `staged.rs` | what a thread moves there, what a warp reads there |
+//! | `product.rs` | the tiles of a block |
 //! | `arithmetic.rs`, `tensor.rs` | the multiplications: fp32, or tensor cores |
 //! | `no_tensor.rs` | fp32 in place of tensor cores |
 //! | `linear.rs`, `target.rs` | the layer, the gradients of its input, weight and bias; where they go |
@@ -13,9 +15,12 @@
 pub(crate) mod arithmetic;
 pub(crate) mod drop;
 pub(crate) mod linear;
+mod operand;
 mod product;
 pub(crate) mod rows;
 mod run;
+mod share;
+mod staged;
 pub(crate) mod sum;
 mod target;
 #[cfg(any(not(target_arch = "nvptx64"), cuda_arch_ge_80))]

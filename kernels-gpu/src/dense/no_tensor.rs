@@ -3,8 +3,10 @@
 use core::marker::PhantomData;
 
 use crate::dense::arithmetic::{Arithmetic, Exact};
-use crate::dense::product::{Operand, Staged, Sums};
+use crate::dense::operand::Operand;
+use crate::dense::product::Sums;
 use crate::dense::run::Runs;
+use crate::dense::staged::Staged;
 
 /// 10 bits behind the point and the exponents of fp32.
 pub(crate) struct Tf32;
@@ -26,7 +28,17 @@ impl<F> Arithmetic for Tensor<F> {
     }
 
     #[inline(always)]
-    unsafe fn multiply<L: Operand, R: Operand>(left: &Staged, right: &Staged, sums: &mut Sums) {
+    fn left_start<L: Operand>(lane: u32, pitch: u32) -> u32 {
+        Exact::left_start::<L>(lane, pitch)
+    }
+
+    #[inline(always)]
+    fn right_start<R: Operand>(lane: u32, pitch: u32) -> u32 {
+        Exact::right_start::<R>(lane, pitch)
+    }
+
+    #[inline(always)]
+    unsafe fn multiply<L: Operand, R: Operand>(left: Staged, right: Staged, sums: &mut Sums) {
         // SAFETY: the caller's promise is the same.
         unsafe { Exact::multiply::<L, R>(left, right, sums) }
     }

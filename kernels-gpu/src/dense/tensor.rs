@@ -3,8 +3,10 @@
 use core::marker::PhantomData;
 
 use crate::dense::arithmetic::Arithmetic;
-use crate::dense::product::{Operand, Staged, Sums};
+use crate::dense::operand::Operand;
+use crate::dense::product::Sums;
 use crate::dense::run::Runs;
+use crate::dense::staged::Staged;
 use crate::mma::Factor;
 use crate::unroll::{array4, each4};
 
@@ -27,21 +29,33 @@ impl<F: Factor> Arithmetic for Tensor<F> {
     }
 
     #[inline(always)]
-    unsafe fn multiply<L: Operand, R: Operand>(left: &Staged, right: &Staged, sums: &mut Sums) {
-        // Four times four products of 16 lines by 8. Which eight lines of the right operand one takes is chosen so that a lane's sums
-        // are those of neighbouring columns; which words of depth a lane has as its first and second, so that they are neighbours.
-        // SAFETY: the caller's promise.
-        let (lefts, rights) = unsafe { (left.left_pairs::<L>(), right.right_pairs::<R>()) };
-        each4(|i| {
-            let [upper, lower] = [lefts[2 * i], lefts[2 * i + 1]];
-            let factors = [upper[0], lower[0], upper[1], lower[1]];
+    fn left_start<L: Operand>(lane: u32, pitch: u32) -> u32 {
+        Staged::left_factors_start::<L>(lane, pitch)
+    }
+
+    #[inline(always)]
+    fn right_start<R: Operand>(lane: u32, pitch: u32) -> u32 {
+        Staged::right_factors_start::<R>(lane, pitch)
+    }
+
+    #[inline(always)]
+    unsafe fn multiply<L: Operand, R: Operand>(left: Staged, right: Staged, sums: &mut Sums) {
+        // Two times four products of 16 lines by 8. Which eight lines of the right operand one takes is chosen so that a lane's sums
+        // are those of neighbouring columns.
+        // SAFETY: the whole warp is here; the caller's promise.
+        unsafe {
+            let lefts = [left.left_factors::<L>(0), left.left_factors::<L>(1)];
+            let rights = right.right_factors::<R>();
             each4(|j| {
-                let at = |index: usize| 8 * (2 * i + index / 2) + 4 * (index % 2) + j;
-                let before = array4(|index| sums[at(index)]);
-                // SAFETY: the whole warp is here.
-                let after = unsafe { F::multiply(factors, rights[j], before) };
-                each4(|index| sums[at(index)] = after[index]);
+                let mut add = |i: usize| {
+                    let at = |index: usize| 8 * (2 * i + index / 2) + 4 * (index % 2) + j;
+                    let before = array4(|index| sums[at(index)]);
+                    let after = F::multiply(lefts[i], rights[j], before);
+                    each4(|index| sums[at(index)] = after[index]);
+                };
+                add(0);
+                add(1);
             });
-        });
+        }
     }
 }

@@ -3,7 +3,7 @@
 use kernels_gpu::args::Divisor;
 use kernels_gpu::block_args::{BlockSizes, Generator, generator};
 use kernels_gpu::{
-    BlockKernels, Kernels, MAX_WARPS, PRODUCT_COLUMNS, WARP_LANES, camera_bytes, weights_bytes,
+    BlockKernels, Kernels, MAX_WARPS, Tiles, WARP_LANES, camera_bytes, weights_bytes,
     weights_gradient_bytes,
 };
 
@@ -175,12 +175,13 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         within("learned offsets of an anchor", config.kps_generator.offsets(), i32::MAX as usize)?;
         within("batch times cameras", shape.batch() * cameras, MAX_GRID_Y as usize)?;
         within("points of a batch item", shape.anchors() * points, i32::MAX as usize)?;
-        within("logits of an anchor", of_camera, MAX_GRID_Y as usize * PRODUCT_COLUMNS as usize)?;
         let camera = camera_bytes(channels as u32, camera_warps(channels as u32));
         within("embed_dims", camera as usize, MAX_SHARED_BYTES)?;
         within("num_groups", weights_bytes(shape.groups() as u32) as usize, MAX_SHARED_BYTES)?;
         let camera_rows = if config.use_camera_embed { shape.batch() * cameras } else { 0 };
         let logits = if config.use_camera_embed { of_camera } else { cameras * of_camera };
+        let columns = Tiles::ALL[0].columns() as usize;
+        within("logits of an anchor", logits, MAX_GRID_Y as usize * columns)?;
         let offsets = config.kps_generator.offsets();
 
         let of_anchor =
@@ -192,6 +193,7 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         let parts = all_rows.div_ceil(MIN_PART_ROWS).clamp(1, MAX_PARTS);
         let part_rows = all_rows.div_ceil(parts).max(1);
         let parts = all_rows.div_ceil(part_rows).max(1);
+        within("anchors of a part of the batch", part_rows, i32::MAX as usize)?;
         let of_block = ITEM_THREADS as usize;
         let projection_parts =
             (shape.anchors() * points).div_ceil(of_block).clamp(1, PROJECTION_PARTS);

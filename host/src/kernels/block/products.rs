@@ -1,9 +1,7 @@
 //! The launches of the linear layers.
 
 use kernels_gpu::block_args::{LinearArgs, LinearWeightArgs, Rows, Target};
-use kernels_gpu::{
-    BlockKernels, Entry, Kernels, PRODUCT_BYTES, PRODUCT_COLUMNS, PRODUCT_ROWS, PRODUCT_THREADS,
-};
+use kernels_gpu::{BlockKernels, Entry, Kernels, Tiles};
 
 use crate::error::Result;
 use crate::kernels::Executor;
@@ -13,18 +11,29 @@ use crate::kernels::plan::Launch;
 /// Blocks that keep a large GPU busy, about one for each multiprocessor.
 const BLOCKS: usize = 96;
 
-/// 1 where the blocks of a product have two tiles side by side, as they do where there are enough of them, else 0; and the tiles,
-/// or pairs of tiles, down and across.
-fn grid(rows: usize, columns: usize, parts: usize) -> (u32, [u32; 2]) {
-    let down = rows.div_ceil(PRODUCT_ROWS as usize);
-    let across = columns.div_ceil(PRODUCT_COLUMNS as usize);
-    let pairs = across.div_ceil(2);
-    let paired = down * pairs * parts >= BLOCKS;
-    (paired.into(), [down as u32, if paired { pairs } else { across } as u32])
+/// The blocks of a product, of which `parts` are computed: the largest that keep a GPU busy.
+struct Blocks {
+    tiles: Tiles,
+    down: u32,
+    across: u32,
 }
 
-fn launch(grid: (u32, u32)) -> Launch {
-    Launch { grid, threads: PRODUCT_THREADS, shared_bytes: PRODUCT_BYTES }
+impl Blocks {
+    /// Rows that come one after the other, but begin with a block of their own, in `rows`.
+    fn new(rows: [usize; 2], columns: usize, parts: usize) -> Self {
+        let of = |tiles: Tiles| Self {
+            tiles,
+            down: rows.map(|rows| rows.div_ceil(tiles.rows() as usize) as u32).iter().sum(),
+            across: columns.div_ceil(tiles.columns() as usize) as u32,
+        };
+        let [smallest, larger @ ..] = Tiles::ALL;
+        let fits = |blocks: &Self| blocks.down as usize * blocks.across as usize * parts >= BLOCKS;
+        larger.into_iter().rev().map(of).find(fits).unwrap_or_else(|| of(smallest))
+    }
+
+    fn launch(&self, grid: (u32, u32)) -> Launch {
+        Launch { grid, threads: Tiles::THREADS, shared_bytes: self.tiles.shared_bytes() }
+    }
 }
 
 /// A product of the rows of `input` with `weight`, to `target`.
@@ -39,10 +48,15 @@ pub(super) unsafe fn multiply<K: Kernels + BlockKernels, E: Executor>(
     weight: Rows<K>,
     target: Target<K>,
 ) -> Result<()> {
-    let (paired, [down, across]) = grid(target.rows as usize, target.columns as usize, 1);
-    let args = LinearArgs { input, weight, target, paired };
+    let blocks = Blocks::new(
+        [input.first_rows, input.rows - input.first_rows].map(|rows| rows as usize),
+        target.columns as usize,
+        1,
+    );
+    let launch = blocks.launch((blocks.down, blocks.across));
+    let args = LinearArgs { input, weight, target, tiles: blocks.tiles };
     // SAFETY: the caller's promise.
-    unsafe { executor.launch(kernel, launch((down, across)), args) }
+    unsafe { executor.launch(kernel, launch, args) }
 }
 
 /// The gradients of the weight, and of the bias behind it, of a layer that took `input`, for each of the plan's parts of the rows.
@@ -58,8 +72,8 @@ pub(super) unsafe fn weigh<K: Kernels + BlockKernels, E: Executor>(
     weight: *mut f32,
 ) -> Result<()> {
     let (outputs, inputs) = (upstream.columns as usize, input.columns as usize);
-    let (paired, [down, across]) = grid(outputs, inputs, plan.parts);
-    let launch = launch((down * across, plan.parts as u32));
+    let blocks = Blocks::new([outputs, 0], inputs, plan.parts);
+    let launch = blocks.launch((blocks.down * blocks.across, plan.parts as u32));
     let kernels = plan.products();
     let kernel = if upstream.first_rows == 0 { kernels.weight_of_numbers } else { kernels.weight };
     let args = LinearWeightArgs {
@@ -69,9 +83,9 @@ pub(super) unsafe fn weigh<K: Kernels + BlockKernels, E: Executor>(
         bias_rows: plan.rows as u64,
         weight,
         bias: weight.wrapping_add(outputs * inputs),
-        part_rows: plan.part_rows as u64,
+        part_rows: plan.part_rows as u32,
         part_words: plan.tensors.linear_words as u64,
-        paired,
+        tiles: blocks.tiles,
     };
     // SAFETY: the caller's promise.
     unsafe { executor.launch(kernel, launch, args) }

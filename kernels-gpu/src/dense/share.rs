@@ -1,0 +1,187 @@
+//! What one thread of a block moves to shared memory.
+
+use core::marker::PhantomData;
+
+use crate::dense::arithmetic::Arithmetic;
+use crate::dense::operand::{Operand, RunOf, Side};
+use crate::dense::rows::{Matrix, Plain};
+use crate::memory::{self, SharedWords};
+use crate::tiles::Tiles;
+use crate::unroll::upto8;
+use cuda_std::thread;
+
+/// Most runs of four words that a thread moves in a step of depth.
+const RUNS: usize = 2;
+
+/// What a thread has loaded: the runs of even number belong to the first depth of a word, the others to the second.
+pub(crate) type Loaded<O> = [RunOf<O>; 2 * RUNS];
+
+/// Nothing but zeros.
+#[inline(always)]
+pub(crate) fn nothing<O: Operand>() -> Loaded<O> {
+    [O::Matrix::ZEROS; 2 * RUNS]
+}
+
+/// The words of a step of depth that one thread moves: runs of four, at equal distances.
+pub(crate) struct Share<O: Operand, S> {
+    operand: O,
+    /// Where the next step has them, where neighbours are neighbours in depth; otherwise only the first.
+    pointers: [*const <O::Matrix as Matrix>::Element; RUNS],
+    /// Depths of a step before each; all there can be where it has no line. For the second, only where neighbours are neighbours in
+    /// depth.
+    before: [u32; RUNS],
+    /// Depths between them.
+    apart: u32,
+    /// Elements of each that exist, where lines are neighbours in memory.
+    lines: u32,
+    /// Where the first goes in a step's panels, and how far behind it the next.
+    place: SharedWords,
+    to_next: u32,
+    count: usize,
+    side: PhantomData<S>,
+}
+
+impl<O: Operand, S: Side> Share<O, S> {
+    /// The share of an operand of which the block's lines begin at `line`, and its depth at `depth`.
+    #[inline(always)]
+    pub(crate) fn new<M: Arithmetic>(operand: O, line: u64, depth: u64, tiles: Tiles) -> Self {
+        let &Plain { pointer, rows, columns, stride, .. } = operand.matrix().plain();
+        // Computed anew for every product, which costs less than the registers that keep what products have in common.
+        let thread = memory::opaque(thread::thread_idx_x());
+        let lines = S::lines(tiles);
+        let words = Tiles::DEPTH * tiles.panels();
+        // Neighbouring threads have neighbours in memory: as many of them as this power of two.
+        let along = (if O::ALONG_DEPTH { words } else { lines } / 4).trailing_zeros();
+        let (across, first) = (thread >> along, (thread & ((1 << along) - 1)) * 4);
+        let distance = Tiles::THREADS >> along;
+        let panel_words = tiles.panel_words();
+        let at = |row: u64, column: u64| {
+            pointer.wrapping_add((row * u64::from(stride) + column) as usize)
+        };
+        let (pointers, before, apart, place, to_next);
+        if O::ALONG_DEPTH {
+            let (word, of_lines) = (first, [across, across + distance].map(|of| line + u64::from(of)));
+            let skipped = word * M::DEPTHS;
+            pointers = of_lines.map(|line| at(line, depth + u64::from(skipped)));
+            before = of_lines.map(|line| if line < rows { skipped } else { u32::MAX });
+            place = word / Tiles::DEPTH * panel_words + S::line(across) + word % Tiles::DEPTH;
+            apart = 0;
+            // So many lines that the gaps between them are the same from wherever one counts.
+            to_next = S::line(distance);
+        } else {
+            let (word, line) = (across, line + u64::from(first));
+            before = [word * M::DEPTHS; RUNS];
+            pointers = before.map(|before| at(depth + u64::from(before), line));
+            apart = distance * M::DEPTHS;
+            place = word / Tiles::DEPTH * panel_words + word % Tiles::DEPTH * S::pitch(tiles) + first;
+            // Whole panels.
+            to_next = distance / Tiles::DEPTH * panel_words;
+        }
+        Self {
+            operand,
+            pointers,
+            before,
+            apart,
+            lines: u64::from(columns).saturating_sub(line + u64::from(first)).min(4) as u32,
+            place: SharedWords::new(S::start(tiles) + place),
+            to_next,
+            count: (lines * words / (4 * Tiles::THREADS)) as usize,
+            side: PhantomData,
+        }
+    }
+
+    /// Calls `body` with the number of each of the thread's runs.
+    #[inline(always)]
+    fn each(count: usize, mut body: impl FnMut(usize)) {
+        // Every thread has one.
+        body(0);
+        upto8(RUNS - 1, |index| {
+            if index + 1 < count {
+                body(index + 1);
+            }
+        });
+    }
+
+    /// Loads the runs of a step of `step` depths, of which `left` are left from its beginning on, and goes on to the next.
+    ///
+    /// # Safety
+    ///
+    /// The pointers of the operand are valid as it says.
+    #[inline(always)]
+    pub(crate) unsafe fn load<M: Arithmetic>(&mut self, step: u32, left: u32) -> Loaded<O> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.operand.matrix().plain().wide {
+                self.load_all::<M, true>(step, left)
+            } else {
+                self.load_all::<M, false>(step, left)
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`load`](Self::load); `WIDE` as for [`Matrix::load`].
+    #[inline(always)]
+    unsafe fn load_all<M: Arithmetic, const WIDE: bool>(&mut self, step: u32, left: u32) -> Loaded<O> {
+        let mut runs = nothing::<O>();
+        let matrix = self.operand.matrix();
+        let stride = matrix.plain().stride as usize;
+        Self::each(self.count, |index| {
+            let before = self.before(index);
+            // Computed anew, where it can be, which costs less than the registers that keep it.
+            let skipped = if O::ALONG_DEPTH { 0 } else { index * self.apart as usize * stride };
+            let pointer = self.pointers[if O::ALONG_DEPTH { index } else { 0 }].wrapping_add(skipped);
+            let (near, far, distance) = if O::ALONG_DEPTH {
+                let near = left.saturating_sub(before);
+                (near, near.saturating_sub(4), 4)
+            } else {
+                let lines = |before| if before < left { self.lines } else { 0 };
+                (lines(before), lines(before + 1), stride)
+            };
+            // SAFETY: the caller's promise; so many elements of the line, or lines, exist.
+            runs[2 * index] = unsafe { matrix.load::<WIDE>(pointer, near) };
+            if M::DEPTHS == 2 {
+                // SAFETY: the caller's promise.
+                runs[2 * index + 1] = unsafe { matrix.load::<WIDE>(pointer.wrapping_add(distance), far) };
+            }
+        });
+        let distance = step as usize * if O::ALONG_DEPTH { 1 } else { stride };
+        self.pointers = self.pointers.map(|pointer| pointer.wrapping_add(distance));
+        runs
+    }
+
+    /// Depths of a step before a run.
+    #[inline(always)]
+    fn before(&self, index: usize) -> u32 {
+        if O::ALONG_DEPTH { self.before[index] } else { self.before[0] + index as u32 * self.apart }
+    }
+
+    /// Calls `look` with every run's numbers and its depth in the step.
+    #[inline(always)]
+    pub(crate) fn look<M: Arithmetic>(&self, runs: &Loaded<O>, mut look: impl FnMut(u32, [f32; 4])) {
+        let matrix = self.operand.matrix();
+        Self::each(self.count, |index| {
+            look(self.before(index), matrix.values(runs[2 * index]));
+            if M::DEPTHS == 2 {
+                let far = if O::ALONG_DEPTH { 4 } else { 1 };
+                look(self.before(index) + far, matrix.values(runs[2 * index + 1]));
+            }
+        });
+    }
+
+    /// Writes the runs to the panels that begin at word `panels`.
+    ///
+    /// # Safety
+    ///
+    /// Nobody reads there meanwhile, and every thread writes its own share.
+    #[inline(always)]
+    pub(crate) unsafe fn put<M: Arithmetic>(&self, runs: &Loaded<O>, panels: u32) {
+        let place = self.place.from(panels);
+        Self::each(self.count, |index| {
+            let words = self.operand.words::<M>([runs[2 * index], runs[2 * index + 1]]);
+            // SAFETY: the share's own words.
+            unsafe { place.set4(self.to_next * index as u32, words) };
+        });
+    }
+}
