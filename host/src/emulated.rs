@@ -59,6 +59,7 @@ pub(crate) fn backward<T: GpuElement>(
         grad_locations: memory
             .uninitialised("grad_sampling_locations", gradients.sampling_locations),
         grad_weights: memory.uninitialised("grad_weights", gradients.weights).cast(),
+        leaves_unseen: false,
         scratch: memory.uninitialised("workspace", &mut scratch),
     };
     let runner = Runner::new(&memory);

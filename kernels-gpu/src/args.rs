@@ -350,6 +350,9 @@ pub struct BackwardArgs<T, W = T> {
     pub grad_weights: *mut W,
     /// What a block holds at a time. The naive kernels do not look at it.
     pub window: WindowSizes,
+    /// 1 to leave the gradients of (point, camera) pairs that count on no level as they are, 0 to write zeros there. The naive kernels
+    /// do not look at it.
+    pub leaves_unseen: u32,
 }
 
 // SAFETY: the structure only carries addresses; following them is the launch's business, and its obligation.

@@ -338,6 +338,18 @@ pub struct WeightsArgs<T> {
     pub statistics: *mut f32,
     /// `(R, P, N, L, G)` weights, written where the location counts.
     pub weights: *mut T,
+    /// Anchors that a block works on.
+    pub run: u32,
+    /// 1 when shared memory has room for a table of the cameras' logits, and no logit is minus infinity; else 0.
+    pub has_table: u32,
+}
+
+impl<T> WeightsArgs<T> {
+    /// Words of shared memory of the table.
+    #[inline(always)]
+    pub fn table_words(&self) -> u32 {
+        if self.has_table != 0 { 2 * self.sizes.logits() } else { 0 }
+    }
 }
 
 /// Arguments of the backward kernel of the softmax.

@@ -235,20 +235,22 @@ pub const fn gather_warp_words(lanes: u32, groups: u32) -> u32 {
     gather_words::COUNTS + 4 * WARP_LANES / lanes * if all < most { all } else { most }
 }
 
-/// Shared memory of a block that makes attention weights, in 32-bit words, and where its parts begin. Counts and visible
-/// pairs lie where they do in [`window_words`].
+/// Shared memory of a warp that makes attention weights, in 32-bit words.
 pub(crate) mod weights_words {
-    use super::{MAX_WARPS, PAIRS_AT_A_TIME, WARP_LANES, window_words};
+    use super::WARP_LANES;
 
-    /// Two words for each thread.
-    pub(crate) const PARTS: u32 = window_words::VISIBLE + PAIRS_AT_A_TIME;
-    /// Two words for each group.
-    pub(crate) const STATISTICS: u32 = PARTS + 2 * MAX_WARPS * WARP_LANES;
+    /// Pairs of an anchor that a warp looks at at a time, and the words of its list.
+    pub(crate) const LIST: u32 = 4 * WARP_LANES;
+
+    /// Two words for each group, and the list.
+    pub(crate) const fn of_warp(groups: u32) -> u32 {
+        2 * groups + LIST
+    }
 }
 
-/// Bytes of shared memory of a block that makes attention weights.
-pub const fn weights_bytes(groups: u32) -> u32 {
-    4 * (weights_words::STATISTICS + 2 * groups)
+/// Bytes of shared memory of a block that makes attention weights, with a table of so many logits.
+pub const fn weights_bytes(warps: u32, groups: u32, logits: u32) -> u32 {
+    4 * (warps * weights_words::of_warp(groups) + 2 * logits)
 }
 
 /// (level, point)s that as many neighbouring logits `(L, P, G)` as there are `threads` belong to, at most.

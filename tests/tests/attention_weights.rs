@@ -23,6 +23,8 @@ struct Setting {
     embeds: bool,
     hides: bool,
     drops: bool,
+    /// Whether blocks have a table where they may.
+    tables: bool,
     rule: u32,
     /// Threads of a block, and anchors of a run.
     threads: u32,
@@ -40,6 +42,7 @@ const SMALL: Setting = Setting {
     embeds: true,
     hides: false,
     drops: false,
+    tables: true,
     rule: rule::OPERATOR,
     threads: 64,
     run: 2,
@@ -64,6 +67,7 @@ fn settings() -> Vec<Setting> {
         Setting { groups: 65, levels: 1, points: 3, embeds: false, threads: 64, ..SMALL },
         Setting { embeds: false, cameras: 7, hides: true, drops: true, threads: 256, ..SMALL },
         Setting { batch: 1, anchors: 2, points: 67, cameras: 9, levels: 1, threads: 512, ..SMALL },
+        Setting { tables: false, points: 9, ..SMALL },
         Setting { anchors: 3, points: 5, levels: 5, groups: 16, threads: 160, run: 1, ..SMALL },
     ]
 }
@@ -269,22 +273,22 @@ fn run_weights<T: GpuElement>(lab: &Lab, case: &Case) -> (Vec<f32>, Vec<T>) {
     let locations = bench.input(&case.locations);
     let statistics = bench.output::<f32>(2 * setting.rows() * setting.groups);
     let weights = bench.output::<T>(case.grad_weights.len());
-    let grid = (sizes.anchors, sizes.batch);
+    let run = setting.run as u32;
+    let grid = (sizes.anchors.div_ceil(run), sizes.batch);
+    let has_table = setting.embeds && !setting.hides && setting.tables;
+    let logits_of_table = if has_table { setting.logits() as u32 } else { 0 };
+    let shared_bytes = weights_bytes(setting.threads / 32, sizes.groups, logits_of_table);
     // SAFETY: the arrays have the sizes that the arguments say.
     unsafe {
-        bench.launch(
-            T::Kernel::WEIGHTS,
-            grid,
-            setting.threads,
-            weights_bytes(sizes.groups),
-            |at| WeightsArgs {
-                sizes,
-                logits: logits(at),
-                locations: at.of(locations),
-                statistics: at.of_mut(statistics),
-                weights: at.of_mut(weights).cast(),
-            },
-        );
+        bench.launch(T::Kernel::WEIGHTS, grid, setting.threads, shared_bytes, |at| WeightsArgs {
+            sizes,
+            logits: logits(at),
+            locations: at.of(locations),
+            statistics: at.of_mut(statistics),
+            weights: at.of_mut(weights).cast(),
+            run,
+            has_table: has_table.into(),
+        });
     }
     (bench.read(statistics), bench.read(weights))
 }

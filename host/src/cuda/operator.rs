@@ -247,6 +247,7 @@ impl<T: GpuElement> Operator<T> {
             grad_features: device_pointer_mut(pointers.grad_feature_maps),
             grad_locations: device_pointer_mut(pointers.grad_sampling_locations),
             grad_weights: device_pointer_mut(pointers.grad_weights),
+            leaves_unseen: false,
             scratch: device_pointer_mut(pointers.workspace),
         };
         let queue = Queue { device: &self.device, stream };

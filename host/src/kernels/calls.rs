@@ -101,6 +101,8 @@ pub(crate) struct BackwardArrays<K> {
     pub(crate) grad_features: *mut K,
     pub(crate) grad_locations: *mut f32,
     pub(crate) grad_weights: *mut K,
+    /// Whether nobody reads the gradients of (point, camera) pairs that count on no level, so that they need not be zeroed.
+    pub(crate) leaves_unseen: bool,
     /// [`backward_scratch`] words.
     pub(crate) scratch: *mut f32,
 }
@@ -261,6 +263,7 @@ impl<K> BackwardArrays<K> {
             grad_features,
             grad_locations: self.grad_locations,
             grad_weights: self.grad_weights,
+            leaves_unseen: self.leaves_unseen.into(),
         }
     }
 
@@ -475,6 +478,7 @@ unsafe fn backward_naive<K: Kernels, E: Executor>(
         grad_locations: arrays.grad_locations,
         grad_weights: weights.target,
         window: plan.backward_window(),
+        leaves_unseen: 0,
     };
     // SAFETY: the caller's promise.
     unsafe {

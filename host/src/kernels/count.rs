@@ -38,6 +38,7 @@ pub(crate) fn backward_launches<K: Kernels>(plan: &Plan, algorithm: Algorithm) -
         grad_features: ptr::null_mut(),
         grad_locations: ptr::null_mut(),
         grad_weights: ptr::null_mut(),
+        leaves_unseen: false,
         scratch: ptr::null_mut(),
     };
     // SAFETY: as above.

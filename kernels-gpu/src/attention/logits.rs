@@ -85,6 +85,18 @@ impl<'a> OfAnchor<'a> {
         unsafe { memory::load_f32(self.logits.anchor.wrapping_add(self.place(0, index))) }
     }
 
+    /// [`common`](Self::common) where `live`, else 0, and then no memory is touched.
+    ///
+    /// # Safety
+    ///
+    /// As for [`common`](Self::common), when `live`.
+    #[inline(always)]
+    pub(crate) unsafe fn common_if(&self, index: u32, live: bool) -> f32 {
+        let at = self.logits.anchor.wrapping_add(self.place(0, index));
+        // SAFETY: the caller's promise.
+        unsafe { memory::load_f32_if(at, live && self.shared) }
+    }
+
     /// What the logit of a camera is more than the [`common`](Self::common) part.
     ///
     /// # Safety

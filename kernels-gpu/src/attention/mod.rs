@@ -5,6 +5,7 @@
 //! | `points.rs` | key points of an anchor and their places in the images |
 //! | `points_gradient.rs` | the way back: anchors, learned offsets, projection matrices |
 //! | `logits.rs` | the logits of an anchor and its cameras |
+//! | `statistics.rs` | the largest of many logits, and the sum of exponentials |
 //! | `weights.rs` | logits to weights: the softmax over cameras, levels and points |
 //! | `weights_gradient.rs` | the way back |
 //! | `camera.rs`, `camera_gradient.rs` | the camera encoder |
@@ -16,6 +17,7 @@ pub(crate) mod logits;
 pub(crate) mod points;
 pub(crate) mod points_gradient;
 pub(crate) mod random;
+mod statistics;
 pub(crate) mod weights;
 pub(crate) mod weights_gradient;
 

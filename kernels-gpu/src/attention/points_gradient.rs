@@ -5,11 +5,12 @@ use crate::attention::sum_over_warp;
 use crate::block_args::{Generator, PointsGradientArgs, generator};
 use crate::limits::WARP_LANES;
 use crate::memory::{self, SharedWords};
+use crate::sample;
 use crate::unroll::{array4, each4, each8, upto8};
 use cuda_std::thread;
 
-/// The gradient of what a camera makes of a point, before the division by depth; nothing where that of the place is
-/// zero, as it is wherever the place does not count.
+/// The gradient of what a camera makes of a point, before the division by depth; nothing where the place does not
+/// count.
 ///
 /// # Safety
 ///
@@ -21,18 +22,19 @@ unsafe fn projected_gradient(
     number: u64,
     index: u32,
 ) -> Option<([f32; 3], [f32; 3])> {
-    let pair = number * u64::from(args.geometry.sizes.cameras) + u64::from(index);
+    let sizes = &args.geometry.sizes;
+    let pair = (number * u64::from(sizes.cameras) + u64::from(index)) as usize;
     // SAFETY: the pair exists.
-    let gradient = unsafe { memory::load_pair(args.grad_locations.wrapping_add(2 * pair as usize)) };
-    // A place may be infinite where it does not count.
-    if gradient == [0.0; 2] {
+    let place = unsafe { memory::load_pair(args.locations.wrapping_add(2 * pair)) };
+    // Elsewhere there is no gradient, and the place may be infinite.
+    if !sample::may_count(place[0], place[1], sizes.rule) {
         return None;
     }
     // SAFETY: the point and the pair exist.
-    let (point, place) = unsafe {
+    let (gradient, point) = unsafe {
         (
+            memory::load_pair(args.grad_locations.wrapping_add(2 * pair)),
             load3(args.key_points.wrapping_add(3 * number as usize)),
-            memory::load_pair(args.locations.wrapping_add(2 * pair as usize)),
         )
     };
     Some((point, place_gradient(camera, camera.project(point), place, gradient)))

@@ -8,7 +8,7 @@
 //! A block has a run of anchors of one batch item. A thread has one of the logits `(L, P, G)`, and for that all cameras
 //! and all anchors of the run, so that it adds up the cameras' gradient in registers, in a fixed order.
 
-use crate::attention::logits::{CAMERAS, OfAnchor, Pairs, exponential};
+use crate::attention::logits::{CAMERAS, LOG2_E, OfAnchor, Pairs, exponential};
 use crate::attention::sum_over_warp;
 use crate::block::Place;
 use crate::block_args::WeightsGradientArgs;
@@ -17,6 +17,8 @@ use crate::memory::{self, SharedWords};
 use crate::storage::Storage;
 use crate::unroll::{array4, each4, upto8};
 use crate::visible::is_visible;
+#[cfg(target_arch = "nvptx64")]
+use cuda_std::GpuFloat;
 use cuda_std::thread;
 
 /// The run of anchors of a block, and where it keeps what all its threads need of them.
@@ -95,8 +97,10 @@ pub(crate) unsafe fn weights_gradient<T: Storage>(args: WeightsGradientArgs<T>) 
             unsafe {
                 if args.logits.camera.is_null() {
                     logit_gradient::<T, false>(&args, &run, index, camera);
-                } else {
+                } else if !args.logits.hidden.is_null() {
                     logit_gradient::<T, true>(&args, &run, index, camera);
+                } else {
+                    shared_logit_gradient(&args, &run, index, camera);
                 }
             }
         }
@@ -219,12 +223,7 @@ unsafe fn logit_gradient<T: Storage, const SHARED: bool>(
 ) {
     let sizes = &args.sizes;
     let (entry, group) = sizes.by_groups.divide(index);
-    let (level, point) = sizes.by_points.divide(entry);
-    let of_pair = sizes.weights_of_pair();
-    let of_row = sizes.pairs() as usize * of_pair as usize;
-    let weight = (point * sizes.cameras + first_camera) * of_pair + level * sizes.groups + group;
-    let mut weights =
-        args.grad_weights.wrapping_add(run.first as usize * of_row + weight as usize);
+    let (mut weights, of_row) = weights_of(args, run, index, first_camera);
     let kept = if args.logits.dropout.is_active() { args.logits.dropout.scale } else { 1.0 };
     let cameras = (sizes.cameras - first_camera).min(CAMERAS as u32) as usize;
     let logits = |row| OfAnchor::new(&args.logits, sizes, run.item, row, SHARED);
@@ -251,7 +250,7 @@ unsafe fn logit_gradient<T: Storage, const SHARED: bool>(
             )
         };
         // Computed anew for every anchor, which costs less than the registers that keep the addresses.
-        let distance = memory::opaque(of_pair) as usize;
+        let distance = memory::opaque(sizes.weights_of_pair()) as usize;
         let mut upstream = [0.0; CAMERAS];
         upto8(CAMERAS, |slot| {
             let at = weights.wrapping_add(slot * distance);
@@ -275,25 +274,153 @@ unsafe fn logit_gradient<T: Storage, const SHARED: bool>(
             }
         });
         if SHARED {
-            let at = args.grad_anchor.wrapping_add(logits.place(0, index));
-            // SAFETY: the logit is this thread's own, so it is this thread that wrote it for earlier cameras.
-            unsafe {
-                if first_camera > 0 {
-                    total += memory::reload_f32(at);
-                }
-                memory::store_f32(at, total);
-            }
+            // SAFETY: the logit is this thread's own.
+            unsafe { store_total(args, &logits, index, first_camera, total) };
         }
         weights = weights.wrapping_add(of_row);
     }
     if SHARED {
-        let number = run.item as usize * args.runs.value as usize + run.number as usize;
-        let first = number * sizes.cameras as usize + first_camera as usize;
-        let distance = memory::opaque(sizes.logits()) as usize;
-        let target = args.camera_parts.wrapping_add(first * distance + index as usize);
-        upto8(cameras, |slot| {
-            // SAFETY: the sum is this thread's own.
-            unsafe { memory::store_f32(target.wrapping_add(slot * distance), sums[slot]) };
-        });
+        // SAFETY: the sums are this thread's own.
+        unsafe { store_sums(args, run, index, first_camera, &sums) };
     }
+}
+
+/// The same where anchors and cameras have logits that are added, and none is minus infinity. With `p` the exponential of the anchor's
+/// logit and the largest of the cameras', and `e` that of a camera's logit less this largest one, `s = p e`. So there is one
+/// exponential for an anchor, and what `D` has to do with takes no loop over cameras, only over those that see the point.
+///
+/// # Safety
+///
+/// As for [`logit_gradient`].
+#[inline(always)]
+unsafe fn shared_logit_gradient<T: Storage>(
+    args: &WeightsGradientArgs<T>,
+    run: &Run,
+    index: u32,
+    first_camera: u32,
+) {
+    let sizes = &args.sizes;
+    let (entry, group) = sizes.by_groups.divide(index);
+    let (mut weights, of_row) = weights_of(args, run, index, first_camera);
+    let kept = if args.logits.dropout.is_active() { args.logits.dropout.scale } else { 1.0 };
+    let cameras = (sizes.cameras - first_camera).min(CAMERAS as u32) as usize;
+    let logits = |row| OfAnchor::new(&args.logits, sizes, run.item, row, true);
+    let mut powers = [f32::NEG_INFINITY; CAMERAS];
+    upto8(cameras, |slot| {
+        // SAFETY: camera and index exist.
+        powers[slot] = unsafe { logits(run.first).own(first_camera + slot as u32, index) };
+    });
+    // Finite, so that the difference to a logit of minus infinity is a number.
+    let mut largest = f32::MIN;
+    upto8(CAMERAS, |slot| largest = largest.max(powers[slot] * LOG2_E));
+    let mut all = 0.0;
+    upto8(CAMERAS, |slot| {
+        powers[slot] = exponential(powers[slot], largest);
+        all += powers[slot];
+    });
+    let (mut sums, mut inner_sum) = ([0.0; CAMERAS], 0.0);
+    for anchor in 0..run.anchors {
+        let logits = logits(run.first + u64::from(anchor));
+        // SAFETY: the anchor exists, the index, and its (level, point) among those that the marks are for.
+        let (common, marks, [of_anchor, scale, inner, _]) = unsafe {
+            let entry = anchor * run.entries + (entry - run.first_entry);
+            (
+                logits.common(index),
+                Marks(run.marks.get(entry)),
+                run.groups.get4(4 * (anchor * sizes.groups + group)).map(f32::from_bits),
+            )
+        };
+        let distance = memory::opaque(sizes.weights_of_pair()) as usize;
+        let mut upstream = [0.0; CAMERAS];
+        upto8(CAMERAS, |slot| {
+            if marks.counts(slot) {
+                // SAFETY: the pair exists, for it counts.
+                upstream[slot] = unsafe { T::load(weights.wrapping_add(slot * distance)) };
+            }
+        });
+        let power = memory::exp2(common.mul_add(LOG2_E, largest - of_anchor)) * scale;
+        let mut total = 0.0;
+        upto8(CAMERAS, |slot| {
+            if marks.counts(slot) {
+                let gradient = power * powers[slot] * (upstream[slot] * kept);
+                sums[slot] += gradient;
+                total += gradient;
+            }
+        });
+        let of_inner = power * inner;
+        inner_sum += of_inner;
+        total = all.mul_add(-of_inner, total);
+        // SAFETY: the logit is this thread's own.
+        unsafe { store_total(args, &logits, index, first_camera, total) };
+        weights = weights.wrapping_add(of_row);
+    }
+    upto8(CAMERAS, |slot| sums[slot] = powers[slot].mul_add(-inner_sum, sums[slot]));
+    // SAFETY: the sums are this thread's own.
+    unsafe { store_sums(args, run, index, first_camera, &sums) };
+}
+
+/// Where the gradients of the weights of a logit begin, for the run's first anchor and the camera, and how far from one anchor
+/// to the next.
+#[inline(always)]
+fn weights_of<T>(
+    args: &WeightsGradientArgs<T>,
+    run: &Run,
+    index: u32,
+    first_camera: u32,
+) -> (*const T, usize) {
+    let sizes = &args.sizes;
+    let (entry, group) = sizes.by_groups.divide(index);
+    let (level, point) = sizes.by_points.divide(entry);
+    let of_pair = sizes.weights_of_pair();
+    let of_row = sizes.pairs() as usize * of_pair as usize;
+    let weight = (point * sizes.cameras + first_camera) * of_pair + level * sizes.groups + group;
+    (args.grad_weights.wrapping_add(run.first as usize * of_row + weight as usize), of_row)
+}
+
+/// Stores the gradient of a logit that cameras share: added to what earlier cameras have left.
+///
+/// # Safety
+///
+/// The pointers of `args` are valid as it says; the logit is the thread's own.
+#[inline(always)]
+unsafe fn store_total<T>(
+    args: &WeightsGradientArgs<T>,
+    logits: &OfAnchor<'_>,
+    index: u32,
+    first_camera: u32,
+    mut total: f32,
+) {
+    let at = args.grad_anchor.wrapping_add(logits.place(0, index));
+    // SAFETY: the logit is this thread's own, so it is this thread that wrote it for earlier cameras.
+    unsafe {
+        if first_camera > 0 {
+            total += memory::reload_f32(at);
+        }
+        memory::store_f32(at, total);
+    }
+}
+
+/// Stores the run's sums of a logit's gradients for up to [`CAMERAS`] cameras.
+///
+/// # Safety
+///
+/// The pointers of `args` are valid as it says; the sums are the thread's own.
+#[inline(always)]
+unsafe fn store_sums<T>(
+    args: &WeightsGradientArgs<T>,
+    run: &Run,
+    index: u32,
+    first_camera: u32,
+    sums: &[f32; CAMERAS],
+) {
+    let sizes = &args.sizes;
+    let cameras = (sizes.cameras - first_camera).min(CAMERAS as u32) as usize;
+    let number = run.item as usize * args.runs.value as usize + run.number as usize;
+    let first = number * sizes.cameras as usize + first_camera as usize;
+    let distance = memory::opaque(sizes.logits()) as usize;
+    let target = args.camera_parts.wrapping_add(first * distance + index as usize);
+    upto8(cameras, |slot| {
+        // SAFETY: the sum is this thread's own.
+        unsafe { memory::store_f32(target.wrapping_add(slot * distance), sums[slot]) };
+    });
 }

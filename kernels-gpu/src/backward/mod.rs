@@ -62,7 +62,9 @@ pub(crate) unsafe fn backward<T: Storage, R: TakeRows<T>>(args: BackwardArgs<T>)
     // SAFETY: the caller's promise.
     unsafe {
         let place = Place::new(sizes);
-        clear(&args, place, part);
+        if args.leaves_unseen == 0 {
+            clear(&args, place, part);
+        }
         differentiate::<T, R>(&args, place, &anchor);
     }
 }
@@ -221,9 +223,10 @@ unsafe fn sample_gradients<T: Storage>(
                 let map = load_map(anchor.samples.maps.add(window.map(sample) as usize));
                 sides = [map.width, map.height];
                 let rows = window.places(sample);
+                let Named { pair, level } = anchor.samples.name(sizes, run.first + sample);
+                let first = ((pair * sizes.levels + level) * sizes.groups) as usize;
+                let target = anchor.grad_weights.wrapping_add(first);
                 if rows.iter().any(Option::is_some) {
-                    let Named { pair, level } = anchor.samples.name(sizes, run.first + sample);
-                    let first = ((pair * sizes.levels + level) * sizes.groups) as usize;
                     let coefficients = window.coefficients(sample);
                     // The fractions between the corners.
                     let s = coefficients[1] + coefficients[3];
@@ -237,12 +240,19 @@ unsafe fn sample_gradients<T: Storage>(
                         gradient = coefficients[1].mul_add(dots[1], gradient);
                         gradient = coefficients[2].mul_add(dots[2], gradient);
                         gradient = coefficients[3].mul_add(dots[3], gradient);
-                        T::store(anchor.grad_weights.wrapping_add(first + group as usize), gradient);
+                        T::store(target.wrapping_add(group as usize), gradient);
                         let weight = window.weight(sample, group);
                         let right = (1.0 - t) * (dots[1] - dots[0]) + t * (dots[3] - dots[2]);
                         let below = (1.0 - s) * (dots[2] - dots[0]) + s * (dots[3] - dots[1]);
                         across = weight.mul_add(right, across);
                         down = weight.mul_add(below, down);
+                        group += width;
+                    }
+                } else {
+                    // Seen on another level only.
+                    let mut group = lane;
+                    while group < window.groups() {
+                        T::store(target.wrapping_add(group as usize), 0.0);
                         group += width;
                     }
                 }

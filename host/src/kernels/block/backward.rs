@@ -151,6 +151,7 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
             grad_features: gradients.feature_maps,
             grad_locations: plan.scratch.locations.at_mut(scratch),
             grad_weights: plan.scratch.weights.at_mut(scratch),
+            leaves_unseen: true,
             scratch: plan.scratch.operator.at_mut(scratch),
         };
         // SAFETY: the caller's promise.

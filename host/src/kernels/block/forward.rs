@@ -318,6 +318,8 @@ unsafe fn weigh<K: Kernels + BlockKernels, E: Executor>(
             locations: plan.saved.locations.at(saved),
             statistics: plan.saved.statistics.at_mut(saved),
             weights: plan.saved.weights.at_mut(saved),
+            run: plan.weights.run,
+            has_table: plan.weights.has_table.into(),
         };
         executor.launch(K::WEIGHTS, plan.weights_launch(), args)
     }

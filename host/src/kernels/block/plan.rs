@@ -3,8 +3,7 @@
 use kernels_gpu::args::Divisor;
 use kernels_gpu::block_args::{BlockSizes, Generator, generator};
 use kernels_gpu::{
-    BlockKernels, Kernels, MAX_WARPS, Tiles, WARP_LANES, camera_bytes, weights_bytes,
-    weights_gradient_bytes,
+    BlockKernels, Kernels, Tiles, WARP_LANES, camera_bytes, weights_bytes, weights_gradient_bytes,
 };
 
 use crate::algorithm::Algorithm;
@@ -18,7 +17,7 @@ use crate::shape::AggregationShape;
 
 /// Parts that the rows are dealt out in for the gradients of the linear layers' parameters: few enough that adding them
 /// up is cheap, enough to fill a GPU.
-const MAX_PARTS: usize = 8;
+const MAX_PARTS: usize = 16;
 
 /// Rows that make a part worth a block.
 const MIN_PART_ROWS: usize = 256;
@@ -47,9 +46,11 @@ const CHANNELS_OF_WARP: u32 = 8;
 /// Most warps of a block of the softmax's backward kernel: so many that several blocks fit a multiprocessor.
 const GRADIENT_WARPS: u32 = 8;
 
-/// Logits of an anchor for which a block that makes weights has a thread: what a warp does once for an anchor costs as much
-/// as some of them.
-const LOGITS_OF_THREAD: u32 = 5;
+/// Most warps of a block that makes weights, each for an anchor at a time.
+const WEIGHT_WARPS: u32 = 8;
+
+/// Blocks that make weights, as far as each has an anchor for every warp: few, for each makes a table of its own.
+const WEIGHT_BLOCKS: usize = 512;
 
 /// How linear layers are multiplied out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,31 @@ pub(crate) enum Products {
     Exact,
     /// On tensor cores.
     Tensor,
+}
+
+/// How anchors are dealt out to blocks that make weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weigher {
+    pub(crate) warps: u32,
+    /// Anchors of a block.
+    pub(crate) run: u32,
+    /// Whether it has a table of the cameras' logits.
+    pub(crate) has_table: bool,
+}
+
+impl Weigher {
+    /// For so many anchors of all batch items, if a table of so many logits is of use.
+    fn new(rows: usize, groups: usize, table: Option<usize>) -> Result<Self> {
+        let bytes = |warps: u32, logits: usize| weights_bytes(warps, groups as u32, logits as u32);
+        let fits = |warps: &u32| bytes(*warps, 0) as usize <= MAX_SHARED_BYTES;
+        within("num_groups", bytes(1, 0) as usize, MAX_SHARED_BYTES)?;
+        let warps = (1..=WEIGHT_WARPS).rev().find(fits).unwrap_or(1);
+        let run = rows.div_ceil(WEIGHT_BLOCKS).next_multiple_of(warps as usize) as u32;
+        let room = |logits: usize| {
+            logits <= MAX_SHARED_BYTES && bytes(warps, logits) as usize <= MAX_SHARED_BYTES
+        };
+        Ok(Self { warps, run: run.max(warps), has_table: table.is_some_and(room) })
+    }
 }
 
 /// A call of the block that the kernels can take.
@@ -85,6 +111,7 @@ pub(crate) struct BlockPlan<K> {
     /// Anchors of a run, and runs of a batch item, in the backward kernel of the softmax.
     pub(crate) run: u32,
     pub(crate) runs: u32,
+    pub(crate) weights: Weigher,
     /// Parts of the rows and rows of a part, in the gradients of the linear layers' parameters.
     pub(crate) parts: usize,
     pub(crate) part_rows: usize,
@@ -177,7 +204,6 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         within("points of a batch item", shape.anchors() * points, i32::MAX as usize)?;
         let camera = camera_bytes(channels as u32, camera_warps(channels as u32));
         within("embed_dims", camera as usize, MAX_SHARED_BYTES)?;
-        within("num_groups", weights_bytes(shape.groups() as u32) as usize, MAX_SHARED_BYTES)?;
         let camera_rows = if config.use_camera_embed { shape.batch() * cameras } else { 0 };
         let logits = if config.use_camera_embed { of_camera } else { cameras * of_camera };
         let columns = Tiles::ALL[0].columns() as usize;
@@ -198,6 +224,7 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         let projection_parts =
             (shape.anchors() * points).div_ceil(of_block).clamp(1, PROJECTION_PARTS);
 
+        let has_table = config.use_camera_embed && !config.filter_outlier;
         let tensors = Tensors::new(config);
         let pairs = rows * points * cameras;
         let mut places = Places::default();
@@ -264,6 +291,7 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
             offsets,
             run: run as u32,
             runs: runs as u32,
+            weights: Weigher::new(rows, shape.groups(), has_table.then_some(of_camera))?,
             parts,
             part_rows,
             projection_parts: projection_parts as u32,
@@ -307,11 +335,12 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         Launch { grid, threads: ITEM_THREADS, shared_bytes }
     }
 
-    /// A block for each anchor.
+    /// A block for each run of anchors.
     pub(crate) fn weights_launch(&self) -> Launch {
-        let warps = self.sizes.logits().div_ceil(LOGITS_OF_THREAD * WARP_LANES).clamp(1, MAX_WARPS);
-        let shared_bytes = weights_bytes(self.sizes.groups);
-        let grid = (self.sizes.anchors, self.sizes.batch);
+        let Weigher { warps, run, has_table } = self.weights;
+        let table = if has_table { self.sizes.logits() } else { 0 };
+        let shared_bytes = weights_bytes(warps, self.sizes.groups, table);
+        let grid = (self.sizes.anchors.div_ceil(run), self.sizes.batch);
         Launch { grid, threads: warps * WARP_LANES, shared_bytes }
     }
 

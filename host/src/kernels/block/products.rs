@@ -8,8 +8,8 @@ use crate::kernels::Executor;
 use crate::kernels::block::plan::BlockPlan;
 use crate::kernels::plan::Launch;
 
-/// Blocks that keep a large GPU busy, about one for each multiprocessor.
-const BLOCKS: usize = 96;
+/// Blocks that keep a large GPU busy, between one and two for each multiprocessor.
+const BLOCKS: usize = 200;
 
 /// The blocks of a product, of which `parts` are computed: the largest that keep a GPU busy.
 struct Blocks {
