@@ -138,7 +138,7 @@ pub struct LinearArgs<T> {
 pub struct LinearWeightArgs<T> {
     /// `(rows, out)` gradient of the output.
     pub upstream: Rows<T>,
-    /// `(rows, in)` input.
+    /// `(rows, in)` input. Nothing is added to its elements where they have 16 bits and the gradient of the output comes in elements.
     pub input: Rows<T>,
     /// Rows that had the bias added.
     pub bias_rows: u64,
@@ -348,7 +348,7 @@ impl<T> WeightsArgs<T> {
     /// Words of shared memory of the table.
     #[inline(always)]
     pub fn table_words(&self) -> u32 {
-        if self.has_table != 0 { 2 * self.sizes.logits() } else { 0 }
+        if self.has_table != 0 { (2 * self.sizes.logits()).next_multiple_of(4) } else { 0 }
     }
 }
 

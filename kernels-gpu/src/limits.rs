@@ -239,18 +239,21 @@ pub const fn gather_warp_words(lanes: u32, groups: u32) -> u32 {
 pub(crate) mod weights_words {
     use super::WARP_LANES;
 
-    /// Pairs of an anchor that a warp looks at at a time, and the words of its list.
+    /// Pairs of an anchor that a warp looks at at a time: as many as a list has room for.
     pub(crate) const LIST: u32 = 4 * WARP_LANES;
 
-    /// Two words for each group, and the list.
+    /// The list, four words for each pair, and two words for each group; both begin at multiples of four words.
     pub(crate) const fn of_warp(groups: u32) -> u32 {
-        2 * groups + LIST
+        4 * LIST + (2 * groups).next_multiple_of(4)
     }
+
+    /// Where the words of the groups begin.
+    pub(crate) const STATISTICS: u32 = 4 * LIST;
 }
 
 /// Bytes of shared memory of a block that makes attention weights, with a table of so many logits.
 pub const fn weights_bytes(warps: u32, groups: u32, logits: u32) -> u32 {
-    4 * (warps * weights_words::of_warp(groups) + 2 * logits)
+    4 * (warps * weights_words::of_warp(groups) + (2 * logits).next_multiple_of(4))
 }
 
 /// (level, point)s that as many neighbouring logits `(L, P, G)` as there are `threads` belong to, at most.

@@ -65,9 +65,9 @@ impl<'a> OfAnchor<'a> {
         self.first + (if self.shared { index } else { self.of_camera(camera, index) }) as usize
     }
 
-    /// Where that logit of a camera lies among those of all cameras.
+    /// Where that logit of a camera lies among those of all cameras, for [`own_at`](Self::own_at).
     #[inline(always)]
-    fn of_camera(&self, camera: u32, index: u32) -> u32 {
+    pub(crate) fn of_camera(&self, camera: u32, index: u32) -> u32 {
         camera * self.count + index
     }
 
@@ -104,13 +104,20 @@ impl<'a> OfAnchor<'a> {
     /// As for [`common`](Self::common), and the camera exists.
     #[inline(always)]
     pub(crate) unsafe fn own(&self, camera: u32, index: u32) -> f32 {
-        let at = if self.shared {
-            self.cameras.wrapping_add(self.of_camera(camera, index) as usize)
-        } else {
-            self.logits.anchor.wrapping_add(self.place(camera, index))
-        };
         // SAFETY: the caller's promise.
-        unsafe { memory::load_f32(at) }
+        unsafe { self.own_at(self.of_camera(camera, index)) }
+    }
+
+    /// The [`own`](Self::own) part of a logit that lies there.
+    ///
+    /// # Safety
+    ///
+    /// As for [`own`](Self::own).
+    #[inline(always)]
+    pub(crate) unsafe fn own_at(&self, place: u32) -> f32 {
+        let first = if self.shared { self.cameras } else { self.logits.anchor.wrapping_add(self.first) };
+        // SAFETY: the caller's promise.
+        unsafe { memory::load_f32(first.wrapping_add(place as usize)) }
     }
 }
 
@@ -128,6 +135,12 @@ impl<'a> Pairs<'a> {
     #[inline(always)]
     pub(crate) fn new(logits: &'a Logits, sizes: &BlockSizes, row: u64) -> Self {
         Self { logits, row, cameras: sizes.cameras, points: sizes.points }
+    }
+
+    /// Whether there is dropout, or there are pairs whose logits are minus infinity.
+    #[inline(always)]
+    pub(crate) fn are_special(&self) -> bool {
+        self.may_hide() || self.logits.dropout.is_active()
     }
 
     /// Whether there are pairs whose logits are minus infinity.

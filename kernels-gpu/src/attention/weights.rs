@@ -153,13 +153,8 @@ unsafe fn of_anchor<T: Storage, const SHARED: bool>(
     let pairs = sizes.pairs();
     let locations = args.locations.wrapping_add(2 * (row * u64::from(pairs)) as usize);
     let of_warp = args.table_words() + place.warp * weights_words::of_warp(sizes.groups);
-    let (statistics, list) = (
-        SharedWords::new(of_warp),
-        SharedWords::new(of_warp + 2 * sizes.groups),
-    );
-    // Under way together with the logits.
-    // SAFETY: the pairs exist, or it is the first.
-    let early = unsafe { load_locations(locations, place, 0, pairs) };
+    let list = SharedWords::new(of_warp);
+    let statistics = list.from(weights_words::STATISTICS);
     let mut first_group = 0;
     while first_group < sizes.groups {
         let share = Share::new(sizes, first_group, place.warp_lane);
@@ -184,20 +179,16 @@ unsafe fn of_anchor<T: Storage, const SHARED: bool>(
     let target = (row * u64::from(pairs) * u64::from(sizes.weights_of_pair())) as usize;
     let target = args.weights.wrapping_add(target);
     let mut first = 0;
-    loop {
+    while first < pairs {
         // SAFETY: the whole warp is here, and meets before list and statistics are read, and after.
         unsafe {
-            let places =
-                if first == 0 { early } else { load_locations(locations, place, first, pairs) };
-            let found = collect(list, place, sizes, places, first);
+            let places = load_locations(locations, place, first, pairs);
+            let found = collect(list, place, &logits, sizes, places, first);
             warp::sync_warp(WARP);
             write_weights(&logits, &of_pairs, sizes, place, (statistics, list), found, target);
             warp::sync_warp(WARP);
         }
         first += weights_words::LIST;
-        if first >= pairs {
-            break;
-        }
     }
 }
 
@@ -220,7 +211,8 @@ unsafe fn load_locations(locations: *const f32, place: Place, first: u32, pairs:
 }
 
 /// Lists those of the pairs from `first` on, whose locations the lanes have, that can count on some level, and returns how many
-/// they are. The list is complete when the warp has met.
+/// they are: their numbers, and where their logits of the first level and group lie among those that the cameras share and among
+/// their own. The list is complete when the warp has met.
 ///
 /// # Safety
 ///
@@ -229,6 +221,7 @@ unsafe fn load_locations(locations: *const f32, place: Place, first: u32, pairs:
 unsafe fn collect(
     list: SharedWords,
     place: Place,
+    logits: &OfAnchor<'_>,
     sizes: &BlockSizes,
     locations: [[f32; 2]; 4],
     first: u32,
@@ -242,8 +235,11 @@ unsafe fn collect(
         if seen {
             let before = (ballot & ((1 << place.warp_lane) - 1)).count_ones();
             let pair = first + slot as u32 * WARP_LANES + place.warp_lane;
-            // SAFETY: every lane has a word of its own.
-            unsafe { list.set(found + before, pair) };
+            let (point, camera) = sizes.by_cameras.divide(pair);
+            let common = point * sizes.groups;
+            let words = [pair, common, logits.of_camera(camera, common), 0];
+            // SAFETY: every lane has words of its own.
+            unsafe { list.set4(4 * (found + before), words) };
         }
         found += ballot.count_ones();
     });
@@ -422,25 +418,27 @@ unsafe fn write_weights<T: Storage>(
             let number = |slot: usize| first + slot as u32 * workers;
             let values = array4(|slot| {
                 if number(slot) >= found {
-                    return (0, 0, 0, 0.0);
+                    return (0, 0.0);
                 }
                 // SAFETY: of the list; point, camera and index exist.
                 unsafe {
-                    let pair = list.get(number(slot));
-                    let (point, camera) = sizes.by_cameras.divide(pair);
-                    let index = of_level + point * sizes.groups;
-                    let logit = logits.common(index) + logits.own(camera, index);
-                    (pair, point, camera, logit)
+                    let [pair, common, own, _] = list.get4(4 * number(slot));
+                    (pair, logits.common(of_level + common) + logits.own_at(of_level + own))
                 }
             });
             each4(|slot| {
                 if number(slot) < found {
-                    let (pair, point, camera, logit) = values[slot];
-                    // SAFETY: point and camera exist; the weight is this lane's own.
+                    let (pair, logit) = values[slot];
+                    let mut weight = exponential(logit, largest) * scale;
+                    // SAFETY: the pair exists; the weight is this lane's own.
                     unsafe {
-                        let factor = of_pairs.dropout(camera, point);
-                        let weight = exponential(logit, largest) * scale * factor;
-                        let weight = if of_pairs.is_hidden(camera, point) { 0.0 } else { weight };
+                        if of_pairs.are_special() {
+                            let (point, camera) = sizes.by_cameras.divide(pair);
+                            weight *= of_pairs.dropout(camera, point);
+                            if of_pairs.is_hidden(camera, point) {
+                                weight = 0.0;
+                            }
+                        }
                         T::store(target.wrapping_add((pair * of_pair + entry) as usize), weight);
                     }
                 }

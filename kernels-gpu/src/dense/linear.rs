@@ -104,7 +104,7 @@ pub(crate) unsafe fn linear_weight<T: Runs, M: Arithmetic, U: Part<T>>(args: Lin
     let (mut sums, mut of_bias) = ([0.0; 32], [0.0; 4]);
     // SAFETY: the whole block is here; the caller's promise.
     unsafe {
-        let elements = Summed::of(&args.input);
+        let elements = U::input(&args.input);
         add_rows::<T, M, U, _>(&args, elements, 0, first..middle, &mut sums, &mut of_bias);
         let (numbers, before) = (Numbers::of(&args.input), args.input.first_rows);
         add_rows::<T, M, U, _>(&args, numbers, before, middle..end, &mut sums, &mut of_bias);

@@ -127,9 +127,14 @@ impl<S: Runs> Matrix for Summed<S> {
 pub(crate) trait Part<T> {
     /// Its elements.
     type Element: Runs;
+    /// The elements of the layer's input that go with this part of the gradient of its output.
+    type Input: Matrix;
 
     /// The matrix.
     fn of(rows: &Rows<T>) -> Plain<Self::Element>;
+
+    /// The first rows of the layer's input.
+    fn input(rows: &Rows<T>) -> Self::Input;
 }
 
 /// The first rows only, and nothing added to them.
@@ -137,6 +142,13 @@ pub(crate) struct Elements;
 
 impl<T: Runs> Part<T> for Elements {
     type Element = T;
+    /// A layer whose output is elements takes what nothing is added to.
+    type Input = Plain<T>;
+
+    #[inline(always)]
+    fn input(rows: &Rows<T>) -> Plain<T> {
+        Self::of(rows)
+    }
 
     #[inline(always)]
     fn of(rows: &Rows<T>) -> Plain<T> {
@@ -148,8 +160,14 @@ impl<T: Runs> Part<T> for Elements {
 /// The rows of fp32 numbers only.
 pub(crate) struct Numbers;
 
-impl<T> Part<T> for Numbers {
+impl<T: Runs> Part<T> for Numbers {
     type Element = f32;
+    type Input = Summed<T>;
+
+    #[inline(always)]
+    fn input(rows: &Rows<T>) -> Summed<T> {
+        Summed::of(rows)
+    }
 
     #[inline(always)]
     fn of(rows: &Rows<T>) -> Plain<f32> {
@@ -163,6 +181,12 @@ pub(crate) struct Either;
 
 impl Part<f32> for Either {
     type Element = f32;
+    type Input = Summed<f32>;
+
+    #[inline(always)]
+    fn input(rows: &Rows<f32>) -> Summed<f32> {
+        Summed::of(rows)
+    }
 
     #[inline(always)]
     fn of(rows: &Rows<f32>) -> Plain<f32> {

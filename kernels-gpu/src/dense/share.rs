@@ -32,8 +32,9 @@ pub(crate) struct Share<O: Operand, S> {
     before: [u32; RUNS],
     /// Depths between them.
     apart: u32,
-    /// Elements of each that exist, where lines are neighbours in memory.
-    lines: u32,
+    /// The block's first line, and how many lines a block has.
+    line: u64,
+    of_block: u32,
     /// Where the first goes in a step's panels, and how far behind it the next.
     place: SharedWords,
     to_next: u32,
@@ -70,8 +71,9 @@ impl<O: Operand, S: Side> Share<O, S> {
             to_next = S::line(distance);
         } else {
             let (word, line) = (across, line + u64::from(first));
-            before = [word * M::DEPTHS; RUNS];
-            pointers = before.map(|before| at(depth + u64::from(before), line));
+            let skipped = word * M::DEPTHS;
+            before = [if line < u64::from(columns) { skipped } else { u32::MAX }; RUNS];
+            pointers = [at(depth + u64::from(skipped), line); RUNS];
             apart = distance * M::DEPTHS;
             place = word / Tiles::DEPTH * panel_words + word % Tiles::DEPTH * S::pitch(tiles) + first;
             // Whole panels.
@@ -82,7 +84,8 @@ impl<O: Operand, S: Side> Share<O, S> {
             pointers,
             before,
             apart,
-            lines: u64::from(columns).saturating_sub(line + u64::from(first)).min(4) as u32,
+            line,
+            of_block: lines,
             place: SharedWords::new(S::start(tiles) + place),
             to_next,
             count: (lines * words / (4 * Tiles::THREADS)) as usize,
@@ -136,8 +139,12 @@ impl<O: Operand, S: Side> Share<O, S> {
                 let near = left.saturating_sub(before);
                 (near, near.saturating_sub(4), 4)
             } else {
-                let lines = |before| if before < left { self.lines } else { 0 };
-                (lines(before), lines(before + 1), stride)
+                let lines = |before: u32| match before < left {
+                    true if WIDE => 4,
+                    true => self.lines(),
+                    false => 0,
+                };
+                (lines(before), lines(before.saturating_add(1)), stride)
             };
             // SAFETY: the caller's promise; so many elements of the line, or lines, exist.
             runs[2 * index] = unsafe { matrix.load::<WIDE>(pointer, near) };
@@ -154,7 +161,20 @@ impl<O: Operand, S: Side> Share<O, S> {
     /// Depths of a step before a run.
     #[inline(always)]
     fn before(&self, index: usize) -> u32 {
-        if O::ALONG_DEPTH { self.before[index] } else { self.before[0] + index as u32 * self.apart }
+        if O::ALONG_DEPTH {
+            return self.before[index];
+        }
+        self.before[0].saturating_add(index as u32 * self.apart)
+    }
+
+    /// Elements of each run that exist, at most four, where lines are neighbours in memory. Computed anew, for it is for matrices
+    /// only that are read one by one.
+    #[inline(always)]
+    fn lines(&self) -> u32 {
+        let thread = memory::opaque(thread::thread_idx_x());
+        let first = self.line + u64::from((thread & (self.of_block / 4 - 1)) * 4);
+        let columns = u64::from(self.operand.matrix().plain().columns);
+        columns.saturating_sub(first).min(4) as u32
     }
 
     /// Calls `look` with every run's numbers and its depth in the step.

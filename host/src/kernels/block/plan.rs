@@ -47,10 +47,10 @@ const CHANNELS_OF_WARP: u32 = 8;
 const GRADIENT_WARPS: u32 = 8;
 
 /// Most warps of a block that makes weights, each for an anchor at a time.
-const WEIGHT_WARPS: u32 = 8;
+const WEIGHT_WARPS: u32 = 4;
 
 /// Blocks that make weights, as far as each has an anchor for every warp: few, for each makes a table of its own.
-const WEIGHT_BLOCKS: usize = 512;
+const WEIGHT_BLOCKS: usize = 1024;
 
 /// How linear layers are multiplied out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
