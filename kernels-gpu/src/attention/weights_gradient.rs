@@ -249,17 +249,11 @@ unsafe fn logit_gradient<T: Storage, const SHARED: bool>(
                 run.groups.get4(4 * (anchor * sizes.groups + group)).map(f32::from_bits),
             )
         };
-        // Computed anew for every anchor, which costs less than the registers that keep the addresses.
-        let distance = memory::opaque(sizes.weights_of_pair()) as usize;
-        let mut upstream = [0.0; CAMERAS];
-        upto8(CAMERAS, |slot| {
-            let at = weights.wrapping_add(slot * distance);
-            // SAFETY: the pair exists if it counts.
-            upstream[slot] = unsafe { T::load_if(at, marks.counts(slot)) };
-            if !SHARED {
-                of_cameras[slot] = own(logits, slot);
-            }
-        });
+        // SAFETY: the pairs exist that count.
+        let upstream = unsafe { load_upstream(args, weights, marks) };
+        if !SHARED {
+            upto8(CAMERAS, |slot| of_cameras[slot] = own(logits, slot));
+        }
         let mut total = 0.0;
         upto8(CAMERAS, |slot| {
             let softmax = exponential(common + of_cameras[slot], largest) * scale;
@@ -319,79 +313,57 @@ unsafe fn shared_logit_gradient<T: Storage>(
         all += powers[slot];
     });
     let (mut sums, mut inner_sum) = ([0.0; CAMERAS], 0.0);
-    // Of the anchor after the one that is worked on: its logit, and the gradients of its weights.
-    // SAFETY: the first anchor exists, the index, and its (level, point) among those that the marks are for.
-    let mut next = unsafe { Upstream::load(args, run, (index, entry), 0, weights) };
     for anchor in 0..run.anchors {
-        let Upstream { common, of_weights } = next;
-        weights = weights.wrapping_add(of_row);
-        if anchor + 1 < run.anchors {
-            // SAFETY: as above, for the next anchor.
-            next = unsafe { Upstream::load(args, run, (index, entry), anchor + 1, weights) };
-        }
-        // SAFETY: the anchor and the group exist.
-        let [of_anchor, scale, inner, _] = unsafe {
-            run.groups.get4(4 * (anchor * sizes.groups + group)).map(f32::from_bits)
+        let logits = logits(run.first + u64::from(anchor));
+        // SAFETY: the anchor exists, the index, and its (level, point) among those that the marks are for.
+        let (common, marks, [of_anchor, scale, inner, _]) = unsafe {
+            let entry = anchor * run.entries + (entry - run.first_entry);
+            (
+                logits.common(index),
+                Marks(run.marks.get(entry)),
+                run.groups.get4(4 * (anchor * sizes.groups + group)).map(f32::from_bits),
+            )
         };
+        // SAFETY: the pairs exist that count.
+        let upstream = unsafe { load_upstream(args, weights, marks) };
         let power = memory::exp2(common.mul_add(LOG2_E, largest - of_anchor)) * scale;
         let (kept_power, of_inner) = (power * kept, power * inner);
         let mut total = all * -of_inner;
         upto8(CAMERAS, |slot| {
-            let gradient = kept_power * powers[slot] * of_weights[slot];
+            let gradient = kept_power * powers[slot] * upstream[slot];
             sums[slot] += gradient;
             total += gradient;
         });
         inner_sum += of_inner;
-        let logits = logits(run.first + u64::from(anchor));
         // SAFETY: the logit is this thread's own.
         unsafe { store_total(args, &logits, index, first_camera, total) };
+        weights = weights.wrapping_add(of_row);
     }
     upto8(CAMERAS, |slot| sums[slot] = powers[slot].mul_add(-inner_sum, sums[slot]));
     // SAFETY: the sums are this thread's own.
     unsafe { store_sums(args, run, index, first_camera, &sums) };
 }
 
-/// What the gradient of an anchor's logit is made from, towards up to [`CAMERAS`] cameras that share it.
-struct Upstream {
-    /// The logit as the cameras share it.
-    common: f32,
-    /// The gradients of the weights; 0 where they do not count.
-    of_weights: [f32; CAMERAS],
-}
-
-impl Upstream {
-    /// Of the logit of this index and (level, point), for an anchor of the run whose weights' gradients begin at `weights`.
-    ///
-    /// # Safety
-    ///
-    /// The pointers of `args` are valid as it says; the anchor and the index exist, and the marks are complete.
-    #[inline(always)]
-    unsafe fn load<T: Storage>(
-        args: &WeightsGradientArgs<T>,
-        run: &Run,
-        (index, entry): (u32, u32),
-        anchor: u32,
-        weights: *const T,
-    ) -> Self {
-        let sizes = &args.sizes;
-        let row = run.first + u64::from(anchor);
-        // SAFETY: the caller's promise.
-        let (common, marks) = unsafe {
-            (
-                OfAnchor::new(&args.logits, sizes, run.item, row, true).common(index),
-                Marks(run.marks.get(anchor * run.entries + (entry - run.first_entry))),
-            )
-        };
-        // Computed anew for every anchor, which costs less than the registers that keep the addresses.
-        let distance = memory::opaque(sizes.weights_of_pair()) as usize;
-        let mut of_weights = [0.0; CAMERAS];
-        upto8(CAMERAS, |slot| {
-            // SAFETY: the pair exists if it counts.
-            of_weights[slot] =
-                unsafe { T::load_if(weights.wrapping_add(slot * distance), marks.counts(slot)) };
-        });
-        Self { common, of_weights }
-    }
+/// The gradients of an anchor's weights from `weights` on for up to [`CAMERAS`] cameras; 0 where they do not count.
+///
+/// # Safety
+///
+/// Those that count exist, and nobody writes them during the launch.
+#[inline(always)]
+unsafe fn load_upstream<T: Storage>(
+    args: &WeightsGradientArgs<T>,
+    weights: *const T,
+    marks: Marks,
+) -> [f32; CAMERAS] {
+    // Computed anew for every anchor, which costs less than the registers that keep the addresses.
+    let distance = memory::opaque(args.sizes.weights_of_pair()) as usize;
+    let mut upstream = [0.0; CAMERAS];
+    upto8(CAMERAS, |slot| {
+        let at = weights.wrapping_add(slot * distance);
+        // SAFETY: the pair exists if it counts.
+        upstream[slot] = unsafe { T::load_if(at, marks.counts(slot)) };
+    });
+    upstream
 }
 
 /// Where the gradients of the weights of a logit begin, for the run's first anchor and the camera, and how far from one anchor
