@@ -9,7 +9,8 @@
 
 use crate::dense::arithmetic::Arithmetic;
 use crate::dense::operand::{Left, Operand, Right, Side};
-use crate::dense::share::{Share, nothing};
+use crate::dense::rows::Matrix;
+use crate::dense::share::Share;
 use crate::dense::staged::Staged;
 use crate::limits::WARP_LANES;
 use crate::memory::{self, SharedWords};
@@ -80,6 +81,31 @@ pub(crate) struct Start {
 /// otherwise meanwhile; the operands' pointers are valid as they say, and have these depths.
 #[inline(always)]
 pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
+    operands: (L, R),
+    start: Start,
+    depths: u32,
+    tiles: Tiles,
+    sums: &mut Sums,
+    look: impl FnMut(u32, [f32; 4]),
+) {
+    // Two loops, and not a choice in one: what is loaded would be moved to where both have it, and so waited for.
+    // SAFETY: the caller's promise; wide accesses only where both operands have them.
+    unsafe {
+        if operands.0.matrix().plain().wide && operands.1.matrix().plain().wide {
+            multiply::<M, L, R, true>(operands, start, depths, tiles, sums, look);
+        } else {
+            multiply::<M, L, R, false>(operands, start, depths, tiles, sums, look);
+        }
+    }
+}
+
+/// As [`product`].
+///
+/// # Safety
+///
+/// As for [`product`]; `WIDE` only if both operands are [wide](crate::dense::rows::Plain::wide).
+#[inline(always)]
+unsafe fn multiply<M: Arithmetic, L: Operand, R: Operand, const WIDE: bool>(
     (left, right): (L, R),
     start: Start,
     depths: u32,
@@ -96,14 +122,11 @@ pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
     let (mut panels, mut others) = (0, tiles.step_words());
     let mut is_staged = false;
     while is_staged || left > 0 {
-        let (mut lefts, mut rights) = (nothing::<L>(), nothing::<R>());
-        if left > 0 {
-            // SAFETY: the caller's promise.
-            unsafe {
-                lefts = of_left.load::<M>(step, left);
-                rights = of_right.load::<M>(step, left);
-            }
-        }
+        // In the last round zeros, and no memory is touched.
+        // SAFETY: the caller's promise.
+        let (lefts, rights) = unsafe {
+            (of_left.load::<M, WIDE>(step, left), of_right.load::<M, WIDE>(step, left))
+        };
         if is_staged {
             let mut panel = panels;
             for _ in 0..tiles.panels_of_part() {

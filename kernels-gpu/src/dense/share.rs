@@ -16,12 +16,6 @@ const RUNS: usize = 2;
 /// What a thread has loaded: the runs of even number belong to the first depth of a word, the others to the second.
 pub(crate) type Loaded<O> = [RunOf<O>; 2 * RUNS];
 
-/// Nothing but zeros.
-#[inline(always)]
-pub(crate) fn nothing<O: Operand>() -> Loaded<O> {
-    [O::Matrix::ZEROS; 2 * RUNS]
-}
-
 /// The words of a step of depth that one thread moves: runs of four, at equal distances.
 pub(crate) struct Share<O: Operand, S> {
     operand: O,
@@ -109,29 +103,15 @@ impl<O: Operand, S: Side> Share<O, S> {
     ///
     /// # Safety
     ///
-    /// The pointers of the operand are valid as it says.
+    /// The pointers of the operand are valid as it says; `WIDE` as for [`Matrix::load`].
     #[inline(always)]
-    pub(crate) unsafe fn load<M: Arithmetic>(&mut self, step: u32, left: u32) -> Loaded<O> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if self.operand.matrix().plain().wide {
-                self.load_all::<M, true>(step, left)
-            } else {
-                self.load_all::<M, false>(step, left)
-            }
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`load`](Self::load); `WIDE` as for [`Matrix::load`].
-    #[inline(always)]
-    unsafe fn load_all<M: Arithmetic, const WIDE: bool>(&mut self, step: u32, left: u32) -> Loaded<O> {
-        let mut runs = nothing::<O>();
+    pub(crate) unsafe fn load<M: Arithmetic, const WIDE: bool>(&mut self, step: u32, left: u32) -> Loaded<O> {
+        let mut runs = [O::Matrix::ZEROS; 2 * RUNS];
         let matrix = self.operand.matrix();
         let stride = matrix.plain().stride as usize;
-        Self::each(self.count, |index| {
-            let before = self.before(index);
+        // No branch around the second run: what is loaded behind one would be moved to where the branches meet, and so waited for.
+        upto8(RUNS, |index| {
+            let before = if index < self.count { self.before(index) } else { u32::MAX };
             // Computed anew, where it can be, which costs less than the registers that keep it.
             let skipped = if O::ALONG_DEPTH { 0 } else { index * self.apart as usize * stride };
             let pointer = self.pointers[if O::ALONG_DEPTH { index } else { 0 }].wrapping_add(skipped);

@@ -8,7 +8,7 @@ use cuda_std::thread;
 
 /// Writes every total.
 ///
-/// A block has 32 neighbouring numbers; each of its warps adds up every eighth part, and the first one adds up those.
+/// A block has 32 neighbouring numbers; its warps take turns with the parts, and the first one adds up what they have.
 ///
 /// Grid: `(numbers / 32, batch)`. Block: any number of whole warps. Shared memory: a word for each thread.
 ///

@@ -194,7 +194,7 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
                 parts: plan.runs,
                 length: length as u64,
             };
-            let launch = BlockPlan::<K>::sum_launch(length, plan.sizes.batch);
+            let launch = BlockPlan::<K>::sum_launch(length, args.parts, plan.sizes.batch);
             executor.launch(SUM, launch, args)
         }
     }
@@ -342,7 +342,7 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
                 parts: plan.parts as u32,
                 length: length as u64,
             };
-            executor.launch(SUM, BlockPlan::<K>::sum_launch(length, 1), args)
+            executor.launch(SUM, BlockPlan::<K>::sum_launch(length, args.parts, 1), args)
         }
     }
 

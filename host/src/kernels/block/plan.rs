@@ -34,8 +34,9 @@ const MAX_SHARED_BYTES: usize = 48 << 10;
 /// Threads of a block of the kernels that have one thread or one warp per item.
 const ITEM_THREADS: u32 = 128;
 
-/// Warps of a block that sums.
+/// Most warps of a block that sums, and parts of a sum that make a warp worth while: as many as are under way together.
 const SUM_WARPS: u32 = 8;
+const PARTS_OF_WARP: u32 = 8;
 
 /// Most warps of a block of the camera encoder: cameras are few, so each gets all the threads there can be.
 const CAMERA_WARPS: u32 = 32;
@@ -353,9 +354,9 @@ impl<K: Kernels + BlockKernels> BlockPlan<K> {
         Launch { grid, threads, shared_bytes }
     }
 
-    /// A block for every 32 numbers.
-    pub(crate) fn sum_launch(length: usize, batch: u32) -> Launch {
-        let threads = SUM_WARPS * WARP_LANES;
+    /// A block for every 32 numbers, with a warp for some of the parts.
+    pub(crate) fn sum_launch(length: usize, parts: u32, batch: u32) -> Launch {
+        let threads = parts.div_ceil(PARTS_OF_WARP).clamp(1, SUM_WARPS) * WARP_LANES;
         let grid = (length.div_ceil(WARP_LANES as usize) as u32, batch);
         Launch { grid, threads, shared_bytes: threads * 4 }
     }
