@@ -144,7 +144,9 @@ unsafe fn multiply<M: Arithmetic, L: Operand, R: Operand, const WIDE: bool>(
                 of_left.put::<M>(&lefts, others);
                 of_right.put::<M>(&rights, others);
             }
-            of_left.look::<M>(&lefts, |before, numbers| look(done + before, numbers));
+            of_left.look::<M>(&lefts, |before, numbers| {
+                look(before.saturating_add(done), numbers);
+            });
         }
         thread::sync_threads();
         (panels, others) = (others, panels);

@@ -157,7 +157,7 @@ impl<O: Operand, S: Side> Share<O, S> {
         columns.saturating_sub(first).min(4) as u32
     }
 
-    /// Calls `look` with every run's numbers and its depth in the step.
+    /// Calls `look` with every run's numbers and how many depths of the step come before them.
     #[inline(always)]
     pub(crate) fn look<M: Arithmetic>(&self, runs: &Loaded<O>, mut look: impl FnMut(u32, [f32; 4])) {
         let matrix = self.operand.matrix();
@@ -165,7 +165,7 @@ impl<O: Operand, S: Side> Share<O, S> {
             look(self.before(index), matrix.values(runs[2 * index]));
             if M::DEPTHS == 2 {
                 let far = if O::ALONG_DEPTH { 4 } else { 1 };
-                look(self.before(index) + far, matrix.values(runs[2 * index + 1]));
+                look(self.before(index).saturating_add(far), matrix.values(runs[2 * index + 1]));
             }
         });
     }

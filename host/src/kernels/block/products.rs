@@ -11,7 +11,7 @@ use crate::kernels::plan::Launch;
 /// Blocks that keep a large GPU busy, between one and two for each multiprocessor.
 const BLOCKS: usize = 200;
 
-/// The blocks of a product, of which `parts` are computed: the largest that keep a GPU busy.
+/// The blocks of a product, the largest that keep a GPU busy; of a sum in parts each part has so many.
 struct Blocks {
     tiles: Tiles,
     down: u32,
@@ -19,7 +19,7 @@ struct Blocks {
 }
 
 impl Blocks {
-    /// Rows that come one after the other, but begin with a block of their own, in `rows`.
+    /// For rows of elements, and of numbers behind them, which begin with a block of their own.
     fn new(rows: [usize; 2], columns: usize, parts: usize) -> Self {
         let of = |tiles: Tiles| Self {
             tiles,
