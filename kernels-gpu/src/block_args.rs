@@ -62,6 +62,12 @@ impl Dropout {
     pub fn is_active(&self) -> bool {
         self.scale != 0.0
     }
+
+    /// What an element that is not zeroed is multiplied with.
+    #[inline(always)]
+    pub fn kept(&self) -> f32 {
+        if self.is_active() { self.scale } else { 1.0 }
+    }
 }
 
 /// Where a product of matrices goes, and what is done to it on the way.
@@ -342,14 +348,6 @@ pub struct WeightsArgs<T> {
     pub run: u32,
     /// 1 when shared memory has room for a table of the cameras' logits, and no logit is minus infinity; else 0.
     pub has_table: u32,
-}
-
-impl<T> WeightsArgs<T> {
-    /// Words of shared memory of the table.
-    #[inline(always)]
-    pub fn table_words(&self) -> u32 {
-        if self.has_table != 0 { (2 * self.sizes.logits()).next_multiple_of(4) } else { 0 }
-    }
 }
 
 /// Arguments of the backward kernel of the softmax.

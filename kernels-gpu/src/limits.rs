@@ -235,25 +235,30 @@ pub const fn gather_warp_words(lanes: u32, groups: u32) -> u32 {
     gather_words::COUNTS + 4 * WARP_LANES / lanes * if all < most { all } else { most }
 }
 
-/// Shared memory of a warp that makes attention weights, in 32-bit words.
+/// Shared memory of a block that makes attention weights, in 32-bit words: a table, and what each warp has.
 pub(crate) mod weights_words {
     use super::WARP_LANES;
 
     /// Pairs of an anchor that a warp looks at at a time: as many as a list has room for.
     pub(crate) const LIST: u32 = 4 * WARP_LANES;
 
-    /// The list, four words for each pair, and two words for each group; both begin at multiples of four words.
+    /// Where the words of the groups begin, behind the list, which has four words for each pair.
+    pub(crate) const STATISTICS: u32 = 4 * LIST;
+
+    /// The list, and two words for each group; both begin at multiples of four words.
     pub(crate) const fn of_warp(groups: u32) -> u32 {
-        4 * LIST + (2 * groups).next_multiple_of(4)
+        STATISTICS + (2 * groups).next_multiple_of(4)
     }
 
-    /// Where the words of the groups begin.
-    pub(crate) const STATISTICS: u32 = 4 * LIST;
+    /// A table of so many logits, two words for each; what follows it begins at a multiple of four words.
+    pub(crate) const fn table(logits: u32) -> u32 {
+        (2 * logits).next_multiple_of(4)
+    }
 }
 
 /// Bytes of shared memory of a block that makes attention weights, with a table of so many logits.
 pub const fn weights_bytes(warps: u32, groups: u32, logits: u32) -> u32 {
-    4 * (warps * weights_words::of_warp(groups) + (2 * logits).next_multiple_of(4))
+    4 * (warps * weights_words::of_warp(groups) + weights_words::table(logits))
 }
 
 /// (level, point)s that as many neighbouring logits `(L, P, G)` as there are `threads` belong to, at most.

@@ -518,13 +518,15 @@ fn sums_match_fp64(lab: &Lab) {
     let mut generator = ChaCha8Rng::seed_from_u64(4);
     for (batch, parts, length) in [(1, 1, 1), (2, 7, 33), (3, 8, 64), (1, 75, 129), (2, 200, 31)] {
         let partial = numbers(&mut generator, batch * parts * length);
+        // From one warp to eight.
+        let threads = 32 * parts.div_ceil(8).min(8) as u32;
         let mut bench = lab.bench();
         let input = bench.input(&partial);
         let total = bench.output::<f32>(batch * length);
         let grid = (length.div_ceil(32) as u32, batch as u32);
         // SAFETY: the arrays have the sizes that the arguments say.
         unsafe {
-            bench.launch(SUM, grid, 256, 1024, |at| SumArgs {
+            bench.launch(SUM, grid, threads, 4 * threads, |at| SumArgs {
                 partial: at.of(input),
                 total: at.of_mut(total),
                 parts: parts as u32,

@@ -152,7 +152,8 @@ unsafe fn of_anchor<T: Storage, const SHARED: bool>(
     let of_pairs = Pairs::new(&args.logits, sizes, row);
     let pairs = sizes.pairs();
     let locations = args.locations.wrapping_add(2 * (row * u64::from(pairs)) as usize);
-    let of_warp = args.table_words() + place.warp * weights_words::of_warp(sizes.groups);
+    let of_table = if args.has_table != 0 { weights_words::table(sizes.logits()) } else { 0 };
+    let of_warp = of_table + place.warp * weights_words::of_warp(sizes.groups);
     let list = SharedWords::new(of_warp);
     let statistics = list.from(weights_words::STATISTICS);
     let mut first_group = 0;

@@ -11,7 +11,7 @@
 use crate::attention::logits::{CAMERAS, LOG2_E, OfAnchor, Pairs, exponential};
 use crate::attention::sum_over_warp;
 use crate::block::Place;
-use crate::block_args::WeightsGradientArgs;
+use crate::block_args::{BlockSizes, WeightsGradientArgs};
 use crate::limits::{WARP_LANES, gradient_entries};
 use crate::memory::{self, SharedWords};
 use crate::storage::Storage;
@@ -37,6 +37,23 @@ struct Run {
     /// (level, point)s that the block's logits belong to: the first of them, and how many they are at most.
     first_entry: u32,
     entries: u32,
+}
+
+impl Run {
+    /// What is noted of an anchor of the run: the marks of a (level, point), and the largest logit, the scale and `D` of a group.
+    ///
+    /// # Safety
+    ///
+    /// The notes are complete, and have the anchor, the (level, point) and the group.
+    #[inline(always)]
+    unsafe fn notes(&self, sizes: &BlockSizes, anchor: u32, entry: u32, group: u32) -> (Marks, [f32; 3]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let marks = self.marks.get(anchor * self.entries + (entry - self.first_entry));
+            let [largest, scale, inner, _] = self.groups.get4(4 * (anchor * sizes.groups + group));
+            (Marks(marks), [largest, scale, inner].map(f32::from_bits))
+        }
+    }
 }
 
 /// What there is to know of the pairs of one point and up to [`CAMERAS`] cameras: a bit each.
@@ -224,35 +241,25 @@ unsafe fn logit_gradient<T: Storage, const SHARED: bool>(
     let sizes = &args.sizes;
     let (entry, group) = sizes.by_groups.divide(index);
     let (mut weights, of_row) = weights_of(args, run, index, first_camera);
-    let kept = if args.logits.dropout.is_active() { args.logits.dropout.scale } else { 1.0 };
+    let kept = args.logits.dropout.kept();
     let cameras = (sizes.cameras - first_camera).min(CAMERAS as u32) as usize;
     let logits = |row| OfAnchor::new(&args.logits, sizes, run.item, row, SHARED);
-    // Cameras that do not exist have logits of minus infinity: their softmax is 0, and no branch leaves them out.
-    let own = |logits: OfAnchor<'_>, slot| {
-        let camera = first_camera + slot as u32;
-        // SAFETY: camera and index exist.
-        if slot < cameras { unsafe { logits.own(camera, index) } } else { f32::NEG_INFINITY }
-    };
     let mut of_cameras = [0.0; CAMERAS];
     if SHARED {
-        upto8(CAMERAS, |slot| of_cameras[slot] = own(logits(run.first), slot));
+        // SAFETY: the index exists.
+        of_cameras = unsafe { own_logits(&logits(run.first), index, first_camera, cameras) };
     }
     let mut sums = [0.0; CAMERAS];
     for anchor in 0..run.anchors {
         let logits = logits(run.first + u64::from(anchor));
         // SAFETY: the anchor exists, the index, and its (level, point) among those that the marks are for.
-        let (common, marks, [largest, scale, inner, _]) = unsafe {
-            let entry = anchor * run.entries + (entry - run.first_entry);
-            (
-                logits.common(index),
-                Marks(run.marks.get(entry)),
-                run.groups.get4(4 * (anchor * sizes.groups + group)).map(f32::from_bits),
-            )
-        };
+        let (common, (marks, [largest, scale, inner])) =
+            unsafe { (logits.common(index), run.notes(sizes, anchor, entry, group)) };
         // SAFETY: the pairs exist that count.
         let upstream = unsafe { load_upstream(args, weights, marks) };
         if !SHARED {
-            upto8(CAMERAS, |slot| of_cameras[slot] = own(logits, slot));
+            // SAFETY: the index exists.
+            of_cameras = unsafe { own_logits(&logits, index, first_camera, cameras) };
         }
         let mut total = 0.0;
         upto8(CAMERAS, |slot| {
@@ -296,14 +303,11 @@ unsafe fn shared_logit_gradient<T: Storage>(
     let sizes = &args.sizes;
     let (entry, group) = sizes.by_groups.divide(index);
     let (mut weights, of_row) = weights_of(args, run, index, first_camera);
-    let kept = if args.logits.dropout.is_active() { args.logits.dropout.scale } else { 1.0 };
+    let kept = args.logits.dropout.kept();
     let cameras = (sizes.cameras - first_camera).min(CAMERAS as u32) as usize;
     let logits = |row| OfAnchor::new(&args.logits, sizes, run.item, row, true);
-    let mut powers = [f32::NEG_INFINITY; CAMERAS];
-    upto8(cameras, |slot| {
-        // SAFETY: camera and index exist.
-        powers[slot] = unsafe { logits(run.first).own(first_camera + slot as u32, index) };
-    });
+    // SAFETY: the index exists.
+    let mut powers = unsafe { own_logits(&logits(run.first), index, first_camera, cameras) };
     // Finite, so that the difference to a logit of minus infinity is a number.
     let mut largest = f32::MIN;
     upto8(CAMERAS, |slot| largest = largest.max(powers[slot] * LOG2_E));
@@ -316,14 +320,8 @@ unsafe fn shared_logit_gradient<T: Storage>(
     for anchor in 0..run.anchors {
         let logits = logits(run.first + u64::from(anchor));
         // SAFETY: the anchor exists, the index, and its (level, point) among those that the marks are for.
-        let (common, marks, [of_anchor, scale, inner, _]) = unsafe {
-            let entry = anchor * run.entries + (entry - run.first_entry);
-            (
-                logits.common(index),
-                Marks(run.marks.get(entry)),
-                run.groups.get4(4 * (anchor * sizes.groups + group)).map(f32::from_bits),
-            )
-        };
+        let (common, (marks, [of_anchor, scale, inner])) =
+            unsafe { (logits.common(index), run.notes(sizes, anchor, entry, group)) };
         // SAFETY: the pairs exist that count.
         let upstream = unsafe { load_upstream(args, weights, marks) };
         let power = memory::exp2(common.mul_add(LOG2_E, largest - of_anchor)) * scale;
@@ -342,6 +340,27 @@ unsafe fn shared_logit_gradient<T: Storage>(
     upto8(CAMERAS, |slot| sums[slot] = powers[slot].mul_add(-inner_sum, sums[slot]));
     // SAFETY: the sums are this thread's own.
     unsafe { store_sums(args, run, index, first_camera, &sums) };
+}
+
+/// What the logit `index` of `cameras` cameras from `first_camera` on is more than their common part. Those that do not exist have
+/// logits of minus infinity: their softmax is 0, and no branch leaves them out.
+///
+/// # Safety
+///
+/// The pointers of the logits are valid as they say; the cameras and the index exist.
+#[inline(always)]
+unsafe fn own_logits(
+    logits: &OfAnchor<'_>,
+    index: u32,
+    first_camera: u32,
+    cameras: usize,
+) -> [f32; CAMERAS] {
+    let mut own = [f32::NEG_INFINITY; CAMERAS];
+    upto8(cameras, |slot| {
+        // SAFETY: camera and index exist.
+        own[slot] = unsafe { logits.own(first_camera + slot as u32, index) };
+    });
+    own
 }
 
 /// The gradients of an anchor's weights from `weights` on for up to [`CAMERAS`] cameras; 0 where they do not count.
