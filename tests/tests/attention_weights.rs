@@ -69,6 +69,12 @@ fn settings() -> Vec<Setting> {
         Setting { batch: 1, anchors: 2, points: 67, cameras: 9, levels: 1, threads: 512, ..SMALL },
         Setting { tables: false, points: 9, ..SMALL },
         Setting { anchors: 3, points: 5, levels: 5, groups: 16, threads: 160, run: 1, ..SMALL },
+        // Groups that lanes have eight channels of: as many lanes as a warp has, some, and one.
+        Setting { groups: 2, size: 256, run: 3, ..SMALL },
+        Setting { groups: 3, size: 32, threads: 96, run: 5, ..SMALL },
+        Setting { groups: 5, size: 8, threads: 96, run: 4, ..SMALL },
+        // And groups that are no power of two of them.
+        Setting { groups: 2, size: 24, ..SMALL },
     ]
 }
 

@@ -12,7 +12,8 @@ use crate::attention::logits::{CAMERAS, LOG2_E, OfAnchor, Pairs, exponential};
 use crate::attention::sum_over_warp;
 use crate::block::Place;
 use crate::block_args::{BlockSizes, WeightsGradientArgs};
-use crate::limits::{WARP_LANES, gradient_entries};
+use crate::lane_sums::sum_over_lanes;
+use crate::limits::{CHANNELS_PER_LANE, WARP_LANES, gradient_entries};
 use crate::memory::{self, SharedWords};
 use crate::storage::Storage;
 use crate::unroll::{array4, each4, upto8};
@@ -149,8 +150,33 @@ unsafe fn note_groups<T: Storage>(args: &WeightsGradientArgs<T>, run: &Run, plac
     }
     let size = sizes.channels / sizes.groups.max(1);
     let start = (run.first * u64::from(sizes.channels)) as usize;
-    let [features, gradients] =
-        [args.features, args.grad_features].map(|array| array.wrapping_add(start));
+    let arrays = [args.features, args.grad_features].map(|array| array.wrapping_add(start));
+    let lanes = size / CHANNELS_PER_LANE;
+    let is_whole = size % CHANNELS_PER_LANE == 0 && lanes.is_power_of_two() && lanes <= WARP_LANES;
+    let [features, gradients] = arrays.map(|array| array.addr());
+    // SAFETY: the whole block is here; the groups' channels lie one behind the other, also from anchor to anchor.
+    unsafe {
+        if is_whole && (features | gradients).is_multiple_of(16) {
+            note_inner_by_lanes(run, place, count, lanes, arrays);
+        } else {
+            note_inner(run, place, count, size, arrays);
+        }
+    }
+}
+
+/// Notes `D` for `count` groups of the run, of any number of channels.
+///
+/// # Safety
+///
+/// The whole block makes the call; so many groups of this size lie one behind the other in both arrays.
+#[inline(always)]
+unsafe fn note_inner<T: Storage>(
+    run: &Run,
+    place: Place,
+    count: u32,
+    size: u32,
+    [features, gradients]: [*const T; 2],
+) {
     let mut first = place.warp;
     while first < count {
         let number = |slot: usize| first + slot as u32 * place.warps;
@@ -178,6 +204,44 @@ unsafe fn note_groups<T: Storage>(args: &WeightsGradientArgs<T>, run: &Run, plac
     }
 }
 
+/// The same for groups of eight channels for each of so many neighbouring lanes, a power of two, read 16 bytes at a time.
+///
+/// # Safety
+///
+/// As for [`note_inner`]; both arrays are aligned to 16 bytes.
+#[inline(always)]
+unsafe fn note_inner_by_lanes<T: Storage>(
+    run: &Run,
+    place: Place,
+    count: u32,
+    lanes: u32,
+    arrays: [*const T; 2],
+) {
+    let exponent = lanes.trailing_zeros();
+    let mut first = place.warp * WARP_LANES;
+    // The loop runs as often for every lane of a warp: its lanes meet inside.
+    while first < count << exponent {
+        let own = first + place.warp_lane;
+        let (number, is_live) = (own >> exponent, own < count << exponent);
+        let mut sum = 0.0;
+        if is_live {
+            let at = (own * CHANNELS_PER_LANE) as usize;
+            upto8(CHANNELS_PER_LANE as usize / T::PER_VECTOR, |vector| {
+                let at = at + vector * T::PER_VECTOR;
+                // SAFETY: channels of the group.
+                let [a, b] = arrays.map(|array| unsafe { T::load_vector(array.wrapping_add(at)) });
+                upto8(T::PER_VECTOR, |index| sum = a[index].mul_add(b[index], sum));
+            });
+        }
+        let sum = sum_over_lanes(sum, lanes);
+        if is_live && own & (lanes - 1) == 0 {
+            // SAFETY: the word is this lane's.
+            unsafe { run.groups.set(4 * number + 2, sum.to_bits()) };
+        }
+        first += place.threads;
+    }
+}
+
 /// Notes the marks of the run's pairs with up to [`CAMERAS`] cameras from `first_camera` on.
 ///
 /// # Safety
@@ -193,11 +257,13 @@ unsafe fn note_marks<T: Storage>(
     let sizes = &args.sizes;
     let cameras = (sizes.cameras - first_camera).min(CAMERAS as u32) as usize;
     let special = args.logits.dropout.is_active() || !args.logits.hidden.is_null();
-    let mut number = place.thread;
-    while number < run.anchors * run.entries {
-        let (anchor, entry) = (number / run.entries, run.first_entry + number % run.entries);
-        let (level, point) = sizes.by_points.divide(entry);
-        if level < sizes.levels {
+    // A lane has the same (level, point) of all anchors.
+    let mut own = place.warp_lane;
+    while own < run.entries {
+        let (level, point) = sizes.by_points.divide(run.first_entry + own);
+        let anchors = if level < sizes.levels { run.anchors } else { 0 };
+        let mut anchor = place.warp;
+        while anchor < anchors {
             let row = run.first + u64::from(anchor);
             let of_pairs = Pairs::new(&args.logits, sizes, row);
             let first = row * u64::from(sizes.pairs()) + u64::from(point * sizes.cameras + first_camera);
@@ -219,9 +285,10 @@ unsafe fn note_marks<T: Storage>(
                 }
             }
             // SAFETY: the word is this thread's.
-            unsafe { run.marks.set(number, marks) };
+            unsafe { run.marks.set(anchor * run.entries + own, marks) };
+            anchor += place.warps;
         }
-        number += place.threads;
+        own += WARP_LANES;
     }
 }
 
