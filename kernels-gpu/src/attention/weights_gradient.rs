@@ -152,8 +152,8 @@ unsafe fn note_groups<T: Storage>(args: &WeightsGradientArgs<T>, run: &Run, plac
     let start = (run.first * u64::from(sizes.channels)) as usize;
     let arrays = [args.features, args.grad_features].map(|array| array.wrapping_add(start));
     let lanes = size / CHANNELS_PER_LANE;
-    let is_whole = size % CHANNELS_PER_LANE == 0 && lanes.is_power_of_two() && lanes <= WARP_LANES;
-    let [features, gradients] = arrays.map(|array| array.addr());
+    let is_whole = size.is_multiple_of(CHANNELS_PER_LANE) && lanes.is_power_of_two() && lanes <= WARP_LANES;
+    let [features, gradients] = arrays.map(<*const T>::addr);
     // SAFETY: the whole block is here; the groups' channels lie one behind the other, also from anchor to anchor.
     unsafe {
         if is_whole && (features | gradients).is_multiple_of(16) {
