@@ -6,6 +6,7 @@ use std::str::FromStr;
 use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
 
+use crate::compiled::Compiled;
 use crate::error::Error;
 
 /// An element type at run time.
@@ -168,6 +169,7 @@ scalar!(f64);
 /// ```
 pub trait Element:
     sealed::Sealed
+    + Compiled
     + bytemuck::Pod
     + num_traits::Zero
     + fmt::Debug

@@ -107,6 +107,7 @@
 mod algorithm;
 mod backend;
 pub mod block;
+mod compiled;
 mod cpu;
 #[cfg(cuda_backend)]
 pub mod cuda;

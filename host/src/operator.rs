@@ -170,8 +170,7 @@ impl DeformableAggregation {
     /// [`Error::Dimensions`](crate::Error::Dimensions) if an array does not have the dimensions of the shape,
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), and what the backend reports.
     pub fn forward<T: Element>(&self, inputs: Inputs<'_, T>) -> Result<Array3<T>> {
-        self.shape.check_inputs(&inputs)?;
-        self.forward_contiguous(&Contiguous::new(inputs)?)
+        Ok(self.forward_with_context(inputs)?.0)
     }
 
     /// The output, and what is needed to compute the gradients later: the pair that an autograd function saves.
@@ -183,10 +182,7 @@ impl DeformableAggregation {
         &self,
         inputs: Inputs<'a, T>,
     ) -> Result<(Array3<T>, SavedContext<'a, T>)> {
-        self.shape.check_inputs(&inputs)?;
-        let inputs = Contiguous::new(inputs)?;
-        let output = self.forward_contiguous(&inputs)?;
-        Ok((output, SavedContext { operator: self.clone(), inputs }))
+        T::aggregate(self, inputs)
     }
 
     /// The gradients of `sum(output * grad_output)` with respect to the three inputs.
@@ -203,10 +199,17 @@ impl DeformableAggregation {
         grad_output: ArrayView3<'_, T>,
     ) -> Result<Gradients<T>> {
         self.shape.check_inputs(&inputs)?;
-        self.backward_contiguous(&Contiguous::new(inputs)?, grad_output)
+        let inputs = Contiguous::new(inputs)?;
+        SavedContext { operator: self.clone(), inputs }.backward(grad_output)
     }
 
-    fn forward_contiguous<T: Element>(&self, inputs: &Contiguous<'_, T>) -> Result<Array3<T>> {
+    /// [`Compiled::aggregate`](crate::compiled::Compiled::aggregate).
+    pub(crate) fn run_forward<'a, T: Element>(
+        &self,
+        inputs: Inputs<'a, T>,
+    ) -> Result<(Array3<T>, SavedContext<'a, T>)> {
+        self.shape.check_inputs(&inputs)?;
+        let inputs = Contiguous::new(inputs)?;
         let mut output = zero_array("output", self.shape.output_dim())?;
         let problem = inputs.problem(&self.shape, self.border_rule);
         let values = slice_mut(&mut output);
@@ -223,47 +226,7 @@ impl DeformableAggregation {
                 crate::cuda::forward::<G>(device, self.algorithm, &problem.cast(), output)
             })?,
         }
-        Ok(output)
-    }
-
-    fn backward_contiguous<T: Element>(
-        &self,
-        inputs: &Contiguous<'_, T>,
-        grad_output: ArrayView3<'_, T>,
-    ) -> Result<Gradients<T>> {
-        self.shape.check_grad_output(grad_output.shape())?;
-        let grad_output = contiguous(grad_output)?;
-        let mut gradients = Gradients {
-            feature_maps: zero_array("feature map gradient", self.shape.feature_maps_dim())?,
-            sampling_locations: zero_array(
-                "sampling location gradient",
-                self.shape.sampling_locations_dim(),
-            )?,
-            weights: zero_array("weight gradient", self.shape.weights_dim())?,
-        };
-        let problem = inputs.problem(&self.shape, self.border_rule);
-        let slices = GradientSlices {
-            feature_maps: slice_mut(&mut gradients.feature_maps),
-            sampling_locations: slice_mut(&mut gradients.sampling_locations),
-            weights: slice_mut(&mut gradients.weights),
-        };
-        let grad_output = slice(&grad_output);
-        match &self.backend {
-            Backend::Reference => reference::backward(&problem, grad_output, slices)?,
-            Backend::Cpu => cpu::backward(&problem, grad_output, slices)?,
-            #[cfg(feature = "emulator")]
-            Backend::Emulator => kernels::dispatch!(T, "emulator", G => {
-                let grad_output = cast_slice(grad_output);
-                let problem = problem.cast();
-                crate::emulated::backward::<G>(self.algorithm, &problem, grad_output, slices.cast())
-            })?,
-            #[cfg(cuda_backend)]
-            Backend::Cuda(device) => kernels::dispatch!(T, "cuda", G => {
-                let (problem, grad_output) = (problem.cast(), cast_slice(grad_output));
-                crate::cuda::backward::<G>(device, self.algorithm, &problem, grad_output, slices.cast())
-            })?,
-        }
-        Ok(gradients)
+        Ok((output, SavedContext { operator: self.clone(), inputs }))
     }
 }
 
@@ -285,7 +248,46 @@ impl<T: Element> SavedContext<'_, T> {
     ///
     /// Those of [`DeformableAggregation::backward`].
     pub fn backward(&self, grad_output: ArrayView3<'_, T>) -> Result<Gradients<T>> {
-        self.operator.backward_contiguous(&self.inputs, grad_output)
+        T::aggregate_backward(self, grad_output)
+    }
+
+    /// [`Compiled::aggregate_backward`](crate::compiled::Compiled::aggregate_backward).
+    pub(crate) fn run_backward(&self, grad_output: ArrayView3<'_, T>) -> Result<Gradients<T>> {
+        let Self { operator, inputs } = self;
+        let shape = &operator.shape;
+        shape.check_grad_output(grad_output.shape())?;
+        let grad_output = contiguous(grad_output)?;
+        let mut gradients = Gradients {
+            feature_maps: zero_array("feature map gradient", shape.feature_maps_dim())?,
+            sampling_locations: zero_array(
+                "sampling location gradient",
+                shape.sampling_locations_dim(),
+            )?,
+            weights: zero_array("weight gradient", shape.weights_dim())?,
+        };
+        let problem = inputs.problem(shape, operator.border_rule);
+        let slices = GradientSlices {
+            feature_maps: slice_mut(&mut gradients.feature_maps),
+            sampling_locations: slice_mut(&mut gradients.sampling_locations),
+            weights: slice_mut(&mut gradients.weights),
+        };
+        let grad_output = slice(&grad_output);
+        match &operator.backend {
+            Backend::Reference => reference::backward(&problem, grad_output, slices)?,
+            Backend::Cpu => cpu::backward(&problem, grad_output, slices)?,
+            #[cfg(feature = "emulator")]
+            Backend::Emulator => kernels::dispatch!(T, "emulator", G => {
+                let grad_output = cast_slice(grad_output);
+                let problem = problem.cast();
+                crate::emulated::backward::<G>(operator.algorithm, &problem, grad_output, slices.cast())
+            })?,
+            #[cfg(cuda_backend)]
+            Backend::Cuda(device) => kernels::dispatch!(T, "cuda", G => {
+                let (problem, grad_output) = (problem.cast(), cast_slice(grad_output));
+                crate::cuda::backward::<G>(device, operator.algorithm, &problem, grad_output, slices.cast())
+            })?,
+        }
+        Ok(gradients)
     }
 }
 

@@ -195,7 +195,7 @@ impl<R: Scalar> DeformableFeatureAggregation<R> {
         inputs: BlockInputs<'_, T>,
         mode: Mode<'_>,
     ) -> Result<Array3<T>> {
-        Ok(self.run(inputs, mode)?.0)
+        Ok(self.forward_with_context(inputs, mode)?.0)
     }
 
     /// The output, and what is needed to compute the gradients later.
@@ -208,56 +208,32 @@ impl<R: Scalar> DeformableFeatureAggregation<R> {
         inputs: BlockInputs<'a, T>,
         mode: Mode<'_>,
     ) -> Result<(Array3<T>, BlockContext<'b, 'a, T>)> {
-        let (output, inputs, saved) = self.run(inputs, mode)?;
-        Ok((output, BlockContext { block: self, inputs, saved }))
+        T::block_forward(self, inputs, mode)
     }
 
-    fn run<'a, T: Element<Location = R>>(
-        &self,
+    /// [`Compiled::block_forward`](crate::compiled::Compiled::block_forward).
+    pub(crate) fn run_forward<'b, 'a, T: Element<Location = R>>(
+        &'b self,
         inputs: BlockInputs<'a, T>,
         mode: Mode<'_>,
-    ) -> Result<(Array3<T>, CheckedInputs<'a, T>, Saved<T>)> {
+    ) -> Result<(Array3<T>, BlockContext<'b, 'a, T>)> {
         self.parameters.check(&self.config)?;
         let inputs = CheckedInputs::new(&self.config, inputs)?;
         mode.check(&inputs.shape)?;
-        let (output, saved) = self.forward_on_backend(&inputs, mode)?;
-        Ok((output, inputs, saved))
-    }
-
-    fn forward_on_backend<T: Element<Location = R>>(
-        &self,
-        inputs: &CheckedInputs<'_, T>,
-        mode: Mode<'_>,
-    ) -> Result<(Array3<T>, Saved<T>)> {
-        match &self.backend {
+        let (output, saved) = match &self.backend {
             Backend::Reference | Backend::Cpu => {
                 let operator = self.operator(&inputs.shape);
                 let dropouts = Dropouts::new(mode, &self.config, &inputs.shape)?;
-                let (output, saved) = host::forward(&self.pass(&operator, inputs), dropouts)?;
-                Ok((output, Saved::Host(Box::new(saved))))
+                let (output, saved) = host::forward(&self.pass(&operator, &inputs), dropouts)?;
+                (output, Saved::Host(Box::new(saved)))
             }
             #[cfg(any(cuda_backend, feature = "emulator"))]
             _ => {
-                let (output, saved) = gpu::forward(&self.gpu_pass(inputs), mode)?;
-                Ok((output, Saved::Gpu(saved)))
+                let (output, saved) = gpu::forward(&self.gpu_pass(&inputs), mode)?;
+                (output, Saved::Gpu(saved))
             }
-        }
-    }
-
-    fn backward_on_backend<T: Element<Location = R>>(
-        &self,
-        inputs: &CheckedInputs<'_, T>,
-        saved: &Saved<T>,
-        grad_output: &[T],
-    ) -> Result<BlockGradients<T>> {
-        match saved {
-            Saved::Host(saved) => {
-                let operator = self.operator(&inputs.shape);
-                host::backward(&self.pass(&operator, inputs), saved, grad_output)
-            }
-            #[cfg(any(cuda_backend, feature = "emulator"))]
-            Saved::Gpu(saved) => gpu::backward(&self.gpu_pass(inputs), saved, grad_output),
-        }
+        };
+        Ok((output, BlockContext { block: self, inputs, saved }))
     }
 
     fn operator(&self, shape: &AggregationShape) -> DeformableAggregation {
@@ -319,11 +295,25 @@ impl<T: Element> BlockContext<'_, '_, T> {
     /// [`Error::Dimensions`](crate::Error::Dimensions), [`Error::OutOfMemory`](crate::Error::OutOfMemory), and what the backend
     /// reports.
     pub fn backward(&self, grad_output: ArrayView3<'_, T>) -> Result<BlockGradients<T>> {
-        let shape = &self.inputs.shape;
-        let expected = [shape.batch(), shape.anchors(), self.block.config.output_dims()];
+        T::block_backward(self, grad_output)
+    }
+
+    /// [`Compiled::block_backward`](crate::compiled::Compiled::block_backward).
+    pub(crate) fn run_backward(&self, grad_output: ArrayView3<'_, T>) -> Result<BlockGradients<T>> {
+        let Self { block, inputs, saved } = self;
+        let shape = &inputs.shape;
+        let expected = [shape.batch(), shape.anchors(), block.config.output_dims()];
         let axes = "(batch, anchors, output_dims)";
         check_dim("grad_output", axes, &expected, grad_output.shape())?;
         let grad_output = contiguous(grad_output)?;
-        self.block.backward_on_backend(&self.inputs, &self.saved, slice(&grad_output))
+        let grad_output = slice(&grad_output);
+        match saved {
+            Saved::Host(saved) => {
+                let operator = block.operator(shape);
+                host::backward(&block.pass(&operator, inputs), saved, grad_output)
+            }
+            #[cfg(any(cuda_backend, feature = "emulator"))]
+            Saved::Gpu(saved) => gpu::backward(&block.gpu_pass(inputs), saved, grad_output),
+        }
     }
 }
