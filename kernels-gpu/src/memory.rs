@@ -183,23 +183,47 @@ mod device {
         [a, b, c, d]
     }
 
-    /// Reads 8 bytes that no thread writes during the launch; zeros when not `live`, and then no memory is touched.
+    /// As [`load_words_if`], and before any meeting of the warp that comes after it: the assembler puts other loads behind a
+    /// product that does not need them, and what they bring is waited for.
+    ///
+    /// # Safety
+    ///
+    /// As for [`load_words_if`].
+    #[inline(always)]
+    pub(crate) unsafe fn load_words_ahead_if(pointer: *const u32, live: bool) -> [u32; 4] {
+        let (a, b, c, d);
+        // SAFETY: as in `load_words_if`. Not `pure`, and no load of what never changes: it must stay where it is.
+        unsafe {
+            asm!(
+                "{{ .reg .pred %l; .reg .b64 %a; setp.ne.u32 %l, {l}, 0;",
+                "cvta.to.global.u64 %a, {p};",
+                "mov.b32 {a}, 0; mov.b32 {b}, 0; mov.b32 {c}, 0; mov.b32 {d}, 0;",
+                "@%l ld.global.v4.b32 {{{a}, {b}, {c}, {d}}}, [%a]; }}",
+                p = in(reg64) pointer, l = in(reg32) u32::from(live),
+                a = out(reg32) a, b = out(reg32) b, c = out(reg32) c, d = out(reg32) d,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        [a, b, c, d]
+    }
+
+    /// As [`load_words_ahead_if`], of 8 bytes.
     ///
     /// # Safety
     ///
     /// When `live`, `pointer` is aligned to 8 bytes and valid for reads of 8; nobody writes them meanwhile.
     #[inline(always)]
-    pub(crate) unsafe fn load_word_pair_if(pointer: *const u32, live: bool) -> [u32; 2] {
+    pub(crate) unsafe fn load_word_pair_ahead_if(pointer: *const u32, live: bool) -> [u32; 2] {
         let (a, b);
-        // SAFETY: the caller vouches for the address when `live`; the load is predicated on it.
+        // SAFETY: as in `load_words_ahead_if`.
         unsafe {
             asm!(
                 "{{ .reg .pred %l; .reg .b64 %a; setp.ne.u32 %l, {l}, 0;",
                 "cvta.to.global.u64 %a, {p}; mov.b32 {a}, 0; mov.b32 {b}, 0;",
-                "@%l ld.global.nc.v2.b32 {{{a}, {b}}}, [%a]; }}",
+                "@%l ld.global.v2.b32 {{{a}, {b}}}, [%a]; }}",
                 p = in(reg64) pointer, l = in(reg32) u32::from(live),
                 a = out(reg32) a, b = out(reg32) b,
-                options(pure, readonly, nostack, preserves_flags),
+                options(readonly, nostack, preserves_flags),
             );
         }
         [a, b]
@@ -401,6 +425,18 @@ mod device {
         same
     }
 
+    /// As [`opaque`], for an address.
+    #[inline(always)]
+    pub(crate) fn opaque_pointer<T>(pointer: *const T) -> *const T {
+        let same;
+        // SAFETY: as in `opaque`.
+        unsafe {
+            asm!("mov.b64 {s}, {p};", p = in(reg64) pointer, s = out(reg64) same,
+                options(nomem, nostack, preserves_flags));
+        }
+        same
+    }
+
     /// The counter of a loop, at the beginning of its body. Neither the compiler nor the assembler writes several turns of the
     /// loop out then: they are few, and the registers wanted elsewhere.
     #[inline(always)]
@@ -523,6 +559,39 @@ mod device {
         #[cfg(not(cuda_arch_ge_80))]
         {
             u32::from(super::f32_to_bf16(low)) | u32::from(super::f32_to_bf16(high)) << 16
+        }
+    }
+
+    /// The sums of two pairs of half-precision numbers, rounded to nearest even.
+    #[inline(always)]
+    pub(crate) fn add_f16_pairs(first: u32, second: u32) -> u32 {
+        let sums;
+        // SAFETY: a register to register operation.
+        unsafe {
+            asm!("add.rn.f16x2 {s}, {a}, {b};", a = in(reg32) first, b = in(reg32) second,
+                s = out(reg32) sums, options(pure, nomem, nostack, preserves_flags));
+        }
+        sums
+    }
+
+    /// The sums of two pairs of upper halves of fp32 numbers, rounded to nearest even.
+    #[inline(always)]
+    pub(crate) fn add_bf16_pairs(first: u32, second: u32) -> u32 {
+        #[cfg(cuda_arch_ge_80)]
+        {
+            let sums;
+            // One for both factors: there is an addition of these pairs only from sm_90 on.
+            // SAFETY: a register to register operation.
+            unsafe {
+                asm!("fma.rn.bf16x2 {s}, {a}, {o}, {b};", a = in(reg32) first, b = in(reg32) second,
+                    o = in(reg32) 0x3f80_3f80_u32, s = out(reg32) sums,
+                    options(pure, nomem, nostack, preserves_flags));
+            }
+            sums
+        }
+        #[cfg(not(cuda_arch_ge_80))]
+        {
+            super::sums_of_bf16(first, second)
         }
     }
 
@@ -707,6 +776,22 @@ mod device {
                     options(readonly, nostack, preserves_flags));
             }
             [a, b, c, d]
+        }
+
+        /// Writes words `index` and `index + 1`.
+        ///
+        /// # Safety
+        ///
+        /// As for [`set`](Self::set), for two words aligned to 8 bytes.
+        #[inline(always)]
+        pub(crate) unsafe fn set2(self, index: u32, values: [u32; 2]) {
+            let [a, b] = values;
+            // SAFETY: the caller vouches for the address.
+            unsafe {
+                asm!("st.shared.v2.b32 [{p}], {{{a}, {b}}};",
+                    p = in(reg32) self.address + index * 4, a = in(reg32) a, b = in(reg32) b,
+                    options(nostack, preserves_flags));
+            }
         }
 
         /// Writes words `index` to `index + 3`.
@@ -936,12 +1021,22 @@ mod host {
         unsafe { pointer.cast::<[u32; 4]>().read_unaligned() }
     }
 
-    /// Reads 8 bytes that no thread writes during the launch; zeros when not `live`, and then no memory is touched.
+    /// As [`load_words_if`]: in the emulator loads are done at once.
+    ///
+    /// # Safety
+    ///
+    /// As for [`load_words_if`].
+    pub(crate) unsafe fn load_words_ahead_if(pointer: *const u32, live: bool) -> [u32; 4] {
+        // SAFETY: the caller's promise is the same.
+        unsafe { load_words_if(pointer, live) }
+    }
+
+    /// As [`load_words_ahead_if`], of 8 bytes.
     ///
     /// # Safety
     ///
     /// When `live`, `pointer` is aligned to 8 bytes and valid for reads of 8; nobody writes them meanwhile.
-    pub(crate) unsafe fn load_word_pair_if(pointer: *const u32, live: bool) -> [u32; 2] {
+    pub(crate) unsafe fn load_word_pair_ahead_if(pointer: *const u32, live: bool) -> [u32; 2] {
         if !live {
             return [0; 2];
         }
@@ -1062,6 +1157,11 @@ mod host {
         core::hint::black_box(value)
     }
 
+    /// As [`opaque`], for an address.
+    pub(crate) fn opaque_pointer<T>(pointer: *const T) -> *const T {
+        pointer
+    }
+
     /// The counter of a loop: how often the machine code has its body does not matter here.
     pub(crate) fn turn(counter: u32) -> u32 {
         counter
@@ -1111,6 +1211,19 @@ mod host {
     /// Rounds two numbers to the upper halves of fp32 numbers, to nearest even: the first is the lower half of the word.
     pub(crate) fn f32_pair_to_bf16(low: f32, high: f32) -> u32 {
         u32::from(super::f32_to_bf16(low)) | u32::from(super::f32_to_bf16(high)) << 16
+    }
+
+    /// The sums of two pairs of half-precision numbers, rounded to nearest even.
+    pub(crate) fn add_f16_pairs(first: u32, second: u32) -> u32 {
+        let sum = |shift: u32| {
+            f16_to_f32((first >> shift) as u16) + f16_to_f32((second >> shift) as u16)
+        };
+        f32_pair_to_f16(sum(0), sum(16))
+    }
+
+    /// The sums of two pairs of upper halves of fp32 numbers, rounded to nearest even.
+    pub(crate) fn add_bf16_pairs(first: u32, second: u32) -> u32 {
+        super::sums_of_bf16(first, second)
     }
 
     /// The lower halves of two words, the first one's below the second one's.
@@ -1244,6 +1357,18 @@ mod host {
             unsafe { pointer.cast::<[u32; 4]>().read_unaligned() }
         }
 
+        /// Writes words `index` and `index + 1`.
+        ///
+        /// # Safety
+        ///
+        /// As for [`set`](Self::set), for two words aligned to 8 bytes.
+        pub(crate) unsafe fn set2(self, index: u32, values: [u32; 2]) {
+            let pointer = self.start.wrapping_add(index as usize);
+            emulator::shared_write(pointer.cast(), 8);
+            // SAFETY: the caller's promise, and the emulator has checked the address.
+            unsafe { pointer.cast::<[u32; 2]>().write_unaligned(values) }
+        }
+
         /// Writes words `index` to `index + 3`.
         ///
         /// # Safety
@@ -1321,6 +1446,14 @@ mod host {
 #[inline(always)]
 pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
+}
+
+/// The sums of two pairs of bf16 numbers, rounded to nearest even.
+#[cfg(any(not(target_arch = "nvptx64"), not(cuda_arch_ge_80)))]
+#[inline(always)]
+fn sums_of_bf16(first: u32, second: u32) -> u32 {
+    let sum = |shift: u32| bf16_to_f32((first >> shift) as u16) + bf16_to_f32((second >> shift) as u16);
+    f32_pair_to_bf16(sum(0), sum(16))
 }
 
 /// Rounds to a bf16, to nearest even; a NaN stays one.

@@ -74,21 +74,36 @@ macro_rules! sixteen_bit_factor {
 sixteen_bit_factor!(F16, true, memory::f32_pair_to_f16, f16_16x8x16);
 sixteen_bit_factor!(Bf16, false, memory::f32_pair_to_bf16, bf16_16x8x16);
 
+/// A number rounded to 10 bits behind the point, to nearest even; a NaN stays one.
+#[cfg(any(not(target_arch = "nvptx64"), not(cuda_arch_ge_90)))]
+#[inline(always)]
+pub(crate) fn rounded(value: f32) -> u32 {
+    let bits = value.to_bits();
+    // Half a unit in the last place, less one when the kept part is even, then truncate.
+    let half = 0xfff + (bits >> 13 & 1);
+    if value.is_nan() { bits } else { bits.wrapping_add(half) & !0x1fff }
+}
+
 #[cfg(target_arch = "nvptx64")]
 mod device {
     use core::arch::asm;
 
-    /// A number as a factor: rounded to 10 bits behind the point, to nearest, ties away from zero.
+    /// A number as a factor: rounded to 10 bits behind the point, to nearest even.
+    #[cfg(cuda_arch_ge_90)]
     #[inline(always)]
     pub(crate) fn tf32(value: f32) -> u32 {
         let word;
         // SAFETY: a register to register conversion.
         unsafe {
-            asm!("cvt.rna.tf32.f32 {w}, {v};", v = in(reg32) value, w = out(reg32) word,
+            asm!("cvt.rn.tf32.f32 {w}, {v};", v = in(reg32) value, w = out(reg32) word,
                 options(pure, nomem, nostack, preserves_flags));
         }
         word
     }
+
+    /// A number as a factor. There is an instruction for it only from sm_90 on.
+    #[cfg(not(cuda_arch_ge_90))]
+    pub(crate) use super::rounded as tf32;
 
     /// One instruction of this kind.
     macro_rules! product {
@@ -147,11 +162,8 @@ mod host {
     use crate::memory;
     use cuda_std::warp;
 
-    /// A number as a factor: rounded to 10 bits behind the point, to nearest, ties away from zero.
-    pub(crate) fn tf32(value: f32) -> u32 {
-        let bits = value.to_bits();
-        if value.is_nan() { bits } else { bits.wrapping_add(0x1000) & !0x1fff }
-    }
+    /// A number as a factor.
+    pub(crate) use super::rounded as tf32;
 
     /// [`Factor::multiply`](super::Factor::multiply) for tf32.
     ///

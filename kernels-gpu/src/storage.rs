@@ -61,6 +61,17 @@ pub(crate) trait Storage: Copy + 'static {
         Self::widen_vector(unsafe { memory::load_words(pointer.cast()) })
     }
 
+    /// Reads as [`load_vector`](Self::load_vector) does, or zeros when not `live`.
+    ///
+    /// # Safety
+    ///
+    /// When `live`, as for [`load_vector`](Self::load_vector).
+    #[inline(always)]
+    unsafe fn load_vector_if(pointer: *const Self, live: bool) -> [f32; 8] {
+        // SAFETY: the caller's promise is the same.
+        Self::widen_vector(unsafe { memory::load_words_if(pointer.cast(), live) })
+    }
+
     /// The 16 bytes of the first [`PER_VECTOR`](Self::PER_VECTOR) values, rounded to nearest even.
     fn round_vector(values: [f32; 8]) -> [u32; 4];
 

@@ -29,14 +29,14 @@ impl Tiles {
     /// Words of depth of a panel: what a warp multiplies at a time.
     pub(crate) const DEPTH: u32 = 8;
 
-    /// Words of a line of the left operand in a panel, with their share of the gaps.
-    const LEFT: u32 = Self::DEPTH + 2;
+    /// Words of a line of an operand in a panel, with their share of the gaps.
+    const LINE: u32 = Self::DEPTH + 2;
 
-    /// Words of a tile's lines of the right operand in a panel, with the gaps.
-    const RIGHT: u32 = (Self::DEPTH + 2) * Self::SIDE + 8;
+    /// Words from a row of a warp's sums to the next. The gap sees to it that neighbouring rows lie in different banks.
+    pub(crate) const SUMS_ROW: u32 = Self::SIDE + 4;
 
     /// Words of a warp's sums.
-    pub(crate) const SUMS: u32 = Self::SIDE * Self::SIDE;
+    pub(crate) const SUMS: u32 = Self::SIDE * Self::SUMS_ROW;
 
     /// The ways there are, from one tile to as many as warps.
     pub const ALL: [Self; 4] = [Self::of(0, 0), Self::of(1, 0), Self::of(1, 1), Self::of(1, 2)];
@@ -105,14 +105,14 @@ impl Tiles {
     /// First word of the right operand in a panel, behind the left one.
     #[inline(always)]
     pub(crate) const fn right(self) -> u32 {
-        Self::LEFT * self.rows()
+        Self::LINE * self.rows()
     }
 
     /// Words of a panel. The gap behind it sees to it that neighbouring depths of a line, which neighbouring threads write,
     /// lie in different banks.
     #[inline(always)]
     pub(crate) const fn panel_words(self) -> u32 {
-        let words = self.right() + (Self::RIGHT << self.across);
+        let words = Self::LINE * (self.rows() + self.columns());
         let bank = if self.panels() < 4 { 16 } else { 8 };
         words + (bank + 32 - words % 32) % 32
     }

@@ -60,7 +60,10 @@ impl Factors {
     fn round(self, value: f32) -> f64 {
         f64::from(match self {
             Self::Fp32 => value,
-            Self::Tf32 => f32::from_bits(value.to_bits().wrapping_add(0x1000) & !0x1fff),
+            Self::Tf32 => {
+                let half = 0xfff + (value.to_bits() >> 13 & 1);
+                f32::from_bits(value.to_bits().wrapping_add(half) & !0x1fff)
+            }
             Self::Fp16 => f16::from_f32(value).to_f32(),
             Self::Bf16 => bf16::from_f32(value).to_f32(),
         })

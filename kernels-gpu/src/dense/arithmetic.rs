@@ -4,6 +4,7 @@ use crate::dense::operand::Operand;
 use crate::dense::product::Sums;
 use crate::dense::run::Runs;
 use crate::dense::staged::Staged;
+use crate::memory::SharedWords;
 use crate::unroll::{each4, each8};
 #[cfg(target_arch = "nvptx64")]
 use cuda_std::GpuFloat;
@@ -32,6 +33,13 @@ pub(crate) trait Arithmetic {
     ///
     /// The whole warp makes the call; both operands are complete and nobody writes them meanwhile.
     unsafe fn multiply<L: Operand, R: Operand>(left: Staged, right: Staged, sums: &mut Sums);
+
+    /// Writes a lane's sums of a row to the row's words in shared memory.
+    ///
+    /// # Safety
+    ///
+    /// No other lane has these sums, and nobody reads the words meanwhile.
+    unsafe fn put_row(row: SharedWords, lane: u32, sums: [f32; 8]);
 }
 
 /// fp32, rounded once for each product and sum: `fma`.
@@ -84,6 +92,16 @@ impl Arithmetic for Exact {
                     });
                 });
             });
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn put_row(row: SharedWords, lane: u32, sums: [f32; 8]) {
+        let [a, b, c, d, e, f, g, h] = sums.map(f32::to_bits);
+        // SAFETY: the caller's promise.
+        unsafe {
+            row.set4(lane % 4 * 8, [a, b, c, d]);
+            row.set4(lane % 4 * 8 + 4, [e, f, g, h]);
         }
     }
 }

@@ -34,8 +34,9 @@ unsafe fn multiply<T: Runs, M: Arithmetic, L: Operand, R: Operand>(
     let mut sums = [0.0; 32];
     // SAFETY: the whole block is here; the caller's promise.
     unsafe {
-        product::<M, _, _>(operands, start, args.input.columns, tiles, &mut sums, |_, _| {});
-        add_up(tiles, L::ALONG_DEPTH, &sums, |[down, across], sums| {
+        let nobody = None::<fn(u32, [f32; 4])>;
+        product::<M, _, _>(operands, start, args.input.columns, tiles, &mut sums, nobody);
+        add_up::<M>(tiles, L::ALONG_DEPTH, &sums, |[down, across], sums| {
             let row = row + u64::from(down);
             if row < end {
                 args.target.write(row, column + u64::from(across), &sums);
@@ -108,7 +109,7 @@ pub(crate) unsafe fn linear_weight<T: Runs, M: Arithmetic, U: Part<T>>(args: Lin
         add_rows::<T, M, U, _>(&args, elements, 0, first..middle, &mut sums, &mut of_bias);
         let (numbers, before) = (Numbers::of(&args.input), args.input.first_rows);
         add_rows::<T, M, U, _>(&args, numbers, before, middle..end, &mut sums, &mut of_bias);
-        store(&args, &sums, &of_bias);
+        store::<T, M>(&args, &sums, &of_bias);
     }
 }
 
@@ -138,19 +139,21 @@ unsafe fn add_rows<T: Runs, M: Arithmetic, U: Part<T>, I: Matrix>(
 ) {
     let count = rows.end.saturating_sub(rows.start);
     let biased = args.bias_rows.saturating_sub(rows.start).min(count) as u32;
+    let corner = corner(args);
     let start = Start {
-        lines: corner(args).map(u64::from),
+        lines: corner.map(u64::from),
         depths: [rows.start, rows.start.saturating_sub(before)],
     };
     let operands = (ByColumn(U::of(&args.upstream)), ByColumn(input));
+    let look = |depth: u32, values: [f32; 4]| {
+        if depth < biased {
+            each4(|index| of_bias[index] += values[index]);
+        }
+    };
+    // The blocks side by side have the same rows of the upstream matrix: the first one's bias is stored.
+    let look = if biased > 0 && corner[1] == 0 { Some(look) } else { None };
     // SAFETY: the caller's promise.
-    unsafe {
-        product::<M, _, _>(operands, start, count as u32, args.tiles, sums, |depth, values| {
-            if depth < biased {
-                each4(|index| of_bias[index] += values[index]);
-            }
-        });
-    }
+    unsafe { product::<M, _, _>(operands, start, count as u32, args.tiles, sums, look) };
 }
 
 /// Stores the sums of a part of the rows: those of the weight, and those of the bias.
@@ -159,7 +162,7 @@ unsafe fn add_rows<T: Runs, M: Arithmetic, U: Part<T>, I: Matrix>(
 ///
 /// As for [`linear_weight`].
 #[inline(always)]
-unsafe fn store<T>(
+unsafe fn store<T, M: Arithmetic>(
     args: &LinearWeightArgs<T>,
     sums: &Sums,
     of_bias: &[f32; 4],
@@ -171,7 +174,7 @@ unsafe fn store<T>(
     let weight = args.weight.wrapping_add(before as usize);
     // SAFETY: the caller's promise.
     unsafe {
-        add_up(args.tiles, false, sums, |[down, across], sums| {
+        add_up::<M>(args.tiles, false, sums, |[down, across], sums| {
             let (i, j) = (out + down, inside + across);
             if i < outs && j < ins {
                 let at = u64::from(i) * u64::from(ins) + u64::from(j);

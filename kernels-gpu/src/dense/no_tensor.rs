@@ -7,6 +7,7 @@ use crate::dense::operand::Operand;
 use crate::dense::product::Sums;
 use crate::dense::run::Runs;
 use crate::dense::staged::Staged;
+use crate::memory::SharedWords;
 
 /// 10 bits behind the point and the exponents of fp32.
 pub(crate) struct Tf32;
@@ -41,5 +42,11 @@ impl<F> Arithmetic for Tensor<F> {
     unsafe fn multiply<L: Operand, R: Operand>(left: Staged, right: Staged, sums: &mut Sums) {
         // SAFETY: the caller's promise is the same.
         unsafe { Exact::multiply::<L, R>(left, right, sums) }
+    }
+
+    #[inline(always)]
+    unsafe fn put_row(row: SharedWords, lane: u32, sums: [f32; 8]) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { Exact::put_row(row, lane, sums) };
     }
 }

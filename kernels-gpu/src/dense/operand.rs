@@ -97,12 +97,12 @@ pub(crate) trait Side {
     /// First word of the operand in a panel.
     fn start(tiles: Tiles) -> u32;
 
-    /// The line of a tile that a lane has as its line `index` in the product.
-    fn of_lane(along_depth: bool, lane: u32, index: u32) -> u32;
-
     /// Where the words of a line begin, where depths are neighbours in memory. The gaps see to it that what the lanes of a warp
     /// read together lies in different banks.
-    fn line(line: u32) -> u32;
+    #[inline(always)]
+    fn line(line: u32) -> u32 {
+        Tiles::DEPTH * line + line / 4 * 4
+    }
 
     /// Words between neighbours in depth, where lines are neighbours in memory; the gap is for the same end.
     #[inline(always)]
@@ -125,15 +125,14 @@ impl Side for Left {
         0
     }
 
+}
+
+impl Left {
+    /// The line of a tile that a lane has as its line `index` in the product.
     #[inline(always)]
-    fn of_lane(along_depth: bool, lane: u32, index: u32) -> u32 {
+    pub(crate) fn of_lane(along_depth: bool, lane: u32, index: u32) -> u32 {
         // Lines that are neighbours in memory are read two at a time.
         if along_depth { lane / 4 + 8 * index } else { index / 2 * 16 + lane / 4 * 2 + index % 2 }
-    }
-
-    #[inline(always)]
-    fn line(line: u32) -> u32 {
-        Tiles::DEPTH * line + line / 4 * 4
     }
 }
 
@@ -149,15 +148,5 @@ impl Side for Right {
     #[inline(always)]
     fn start(tiles: Tiles) -> u32 {
         tiles.right()
-    }
-
-    #[inline(always)]
-    fn of_lane(_: bool, lane: u32, index: u32) -> u32 {
-        lane % 4 * 8 + index
-    }
-
-    #[inline(always)]
-    fn line(line: u32) -> u32 {
-        Tiles::DEPTH * line + line / 4 * 8 + line / 16 * 4
     }
 }

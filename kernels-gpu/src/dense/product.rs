@@ -5,17 +5,17 @@
 //! tile, and where there are fewer tiles than warps, every so many panels of one: then the warps' sums are added up in the end, in a
 //! fixed order.
 //!
-//! Lane `4 g + t` has columns `8 t` to `8 t + 7` of four rows: see [`Side::of_lane`].
+//! A lane has eight columns of four rows: which ones, [`Left::of_lane`] and [`Arithmetic::put_row`] say.
 
 use crate::dense::arithmetic::Arithmetic;
 use crate::dense::operand::{Left, Operand, Right, Side};
 use crate::dense::rows::Matrix;
-use crate::dense::share::Share;
+use crate::dense::share::{Loaded, Share};
 use crate::dense::staged::Staged;
 use crate::limits::WARP_LANES;
 use crate::memory::{self, SharedWords};
 use crate::tiles::Tiles;
-use crate::unroll::{array4, each4, upto8};
+use crate::unroll::{array8, each4};
 use cuda_std::thread;
 
 /// A lane's sums: four rows of eight columns.
@@ -57,9 +57,11 @@ impl Place {
         let left = left + M::left_start::<L>(lane, left_pitch);
         let right = if R::ALONG_DEPTH { Right::line(column) } else { column };
         let right = right + Right::start(tiles) + M::right_start::<R>(lane, right_pitch);
+        // Kept, and not computed anew in every step.
+        let [left, right] = [panel + left, panel + right].map(memory::opaque);
         [
-            Staged::new(SharedWords::new(panel + left), left_pitch),
-            Staged::new(SharedWords::new(panel + right), right_pitch),
+            Staged::new(SharedWords::new(left), left_pitch),
+            Staged::new(SharedWords::new(right), right_pitch),
         ]
     }
 }
@@ -71,8 +73,8 @@ pub(crate) struct Start {
     pub(crate) depths: [u64; 2],
 }
 
-/// Adds to a lane's sums of the warp's tile the products of `depths` depths, as far as they are the warp's. The threads call
-/// `look` with all numbers of the block's lines of the left operand, as they go by, four neighbours in memory at a time, and how
+/// Adds to a lane's sums of the warp's tile the products of `depths` depths, as far as they are the warp's. Where there is a
+/// `look`, the threads call it with all numbers of the block's lines of the left operand, as they go by, four neighbours in memory at a time, and how
 /// many depths come before them. Beyond these depths both operands are zeros.
 ///
 /// # Safety
@@ -86,7 +88,7 @@ pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
     depths: u32,
     tiles: Tiles,
     sums: &mut Sums,
-    look: impl FnMut(u32, [f32; 4]),
+    look: Option<impl FnMut(u32, [f32; 4])>,
 ) {
     // Two loops, and not a choice in one: what is loaded would be moved to where both have it, and so waited for.
     // SAFETY: the caller's promise; wide accesses only where both operands have them.
@@ -106,52 +108,150 @@ pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
 /// As for [`product`]; `WIDE` only if both operands are [wide](crate::dense::rows::Plain::wide).
 #[inline(always)]
 unsafe fn multiply<M: Arithmetic, L: Operand, R: Operand, const WIDE: bool>(
-    (left, right): (L, R),
+    operands: (L, R),
     start: Start,
     depths: u32,
     tiles: Tiles,
     sums: &mut Sums,
-    mut look: impl FnMut(u32, [f32; 4]),
+    mut look: Option<impl FnMut(u32, [f32; 4])>,
 ) {
-    let mut of_left = Share::<L, Left>::new::<M>(left, start.lines[0], start.depths[0], tiles);
-    let mut of_right = Share::<R, Right>::new::<M>(right, start.lines[1], start.depths[1], tiles);
-    let [staged_left, staged_right] = Place::new(tiles).staged::<M, L, R>();
-    let step = Tiles::DEPTH * tiles.panels() * M::DEPTHS;
-    let (mut left, mut done) = (depths, 0);
-    // The panels that are multiplied; the next ones go to the others.
-    let (mut panels, mut others) = (0, tiles.step_words());
-    let mut is_staged = false;
-    while is_staged || left > 0 {
-        // In the last round zeros, and no memory is touched.
-        // SAFETY: the caller's promise.
-        let (lefts, rights) = unsafe {
-            (of_left.load::<M, WIDE>(step, left), of_right.load::<M, WIDE>(step, left))
-        };
-        if is_staged {
-            let mut panel = panels;
-            for _ in 0..tiles.panels_of_part() {
-                // SAFETY: the panels are complete since the barrier, and not written before the next.
-                unsafe {
-                    M::multiply::<L, R>(staged_left.from(panel), staged_right.from(panel), sums);
-                }
-                panel += tiles.parts() * tiles.panel_words();
-            }
+    if depths == 0 {
+        return;
+    }
+    let mut steps = Steps::new::<M>(operands, start, tiles);
+    let step = steps.depths;
+    // How many depths are left, those that are staged among them.
+    let mut left = depths;
+    // Where a step is whole nothing asks which of its depths exist. That is a loop of its own, and the first step comes before it and
+    // the last one behind it: a choice inside would move all sums to where its ways meet.
+    // SAFETY: the caller's promise. Panels are read when they are complete, and written when everyone has read them.
+    unsafe {
+        let loaded = steps.load::<M, WIDE>(left);
+        steps.put::<M>(&loaded, &mut look);
+        while WIDE && left >= 2 * step {
+            let loaded = steps.load_whole::<M>();
+            steps.multiply::<M>(sums);
+            left -= step;
+            steps.put::<M>(&loaded, &mut look);
         }
-        is_staged = left > 0;
-        if is_staged {
-            // SAFETY: the last reads of what was there were before the barrier.
-            unsafe {
-                of_left.put::<M>(&lefts, others);
-                of_right.put::<M>(&rights, others);
-            }
-            of_left.look::<M>(&lefts, |before, numbers| {
-                look(before.saturating_add(done), numbers);
+        while left > step {
+            left -= step;
+            let loaded = steps.load::<M, WIDE>(left);
+            steps.multiply::<M>(sums);
+            steps.put::<M>(&loaded, &mut look);
+        }
+        steps.multiply::<M>(sums);
+    }
+    thread::sync_threads();
+}
+
+/// What a thread has loaded of both operands.
+type LoadedOf<L, R> = (Loaded<L>, Loaded<R>);
+
+/// A block's way through the depth.
+struct Steps<L: Operand, R: Operand> {
+    tiles: Tiles,
+    /// Depths of a step.
+    depths: u32,
+    shares: (Share<L, Left>, Share<R, Right>),
+    /// What the warp has of the operands in the first panels.
+    staged: [Staged; 2],
+    /// Where the panels begin that are complete, and those that nobody reads.
+    panels: [u32; 2],
+    /// Depths that have been staged.
+    done: u32,
+}
+
+impl<L: Operand, R: Operand> Steps<L, R> {
+    #[inline(always)]
+    fn new<M: Arithmetic>((left, right): (L, R), start: Start, tiles: Tiles) -> Self {
+        Self {
+            tiles,
+            // Kept, and not computed anew in every step.
+            depths: memory::opaque(Tiles::DEPTH * tiles.panels() * M::DEPTHS),
+            shares: (
+                Share::new::<M>(left, start.lines[0], start.depths[0], tiles),
+                Share::new::<M>(right, start.lines[1], start.depths[1], tiles),
+            ),
+            staged: Place::new(tiles).staged::<M, L, R>(),
+            panels: [tiles.step_words(), 0],
+            done: 0,
+        }
+    }
+
+    /// Loads the thread's share of the next step, of whose depths `left` exist.
+    ///
+    /// # Safety
+    ///
+    /// The operands are valid as they say; `WIDE` as for [`multiply`].
+    #[inline(always)]
+    unsafe fn load<M: Arithmetic, const WIDE: bool>(&mut self, left: u32) -> LoadedOf<L, R> {
+        let (of_left, of_right) = &mut self.shares;
+        // SAFETY: the caller's promise.
+        unsafe {
+            (of_left.load::<M, WIDE>(self.depths, left), of_right.load::<M, WIDE>(self.depths, left))
+        }
+    }
+
+    /// As [`load`](Self::load), where all depths exist and both operands are wide.
+    ///
+    /// # Safety
+    ///
+    /// As for [`load`](Self::load).
+    #[inline(always)]
+    unsafe fn load_whole<M: Arithmetic>(&mut self) -> LoadedOf<L, R> {
+        let (of_left, of_right) = &mut self.shares;
+        // SAFETY: the caller's promise.
+        unsafe { (of_left.load_whole::<M>(self.depths), of_right.load_whole::<M>(self.depths)) }
+    }
+
+    /// Moves what was loaded to the panels that nobody reads, shows it to `look`, and waits until all threads have. From then on those are
+    /// the panels that are complete.
+    ///
+    /// # Safety
+    ///
+    /// The whole block makes the call.
+    #[inline(always)]
+    unsafe fn put<M: Arithmetic>(
+        &mut self,
+        (lefts, rights): &LoadedOf<L, R>,
+        look: &mut Option<impl FnMut(u32, [f32; 4])>,
+    ) {
+        let [complete, free] = self.panels;
+        let (of_left, of_right) = &self.shares;
+        // SAFETY: the last reads of what was there were before the barrier.
+        unsafe {
+            of_left.put::<M>(lefts, free);
+            of_right.put::<M>(rights, free);
+        }
+        if let Some(look) = look {
+            of_left.look::<M>(lefts, |before, numbers| {
+                look(before.saturating_add(self.done), numbers);
             });
         }
         thread::sync_threads();
-        (panels, others) = (others, panels);
-        left = left.saturating_sub(step);
-        done += step;
+        self.panels = [free, complete];
+        self.done += self.depths;
+    }
+
+    /// Adds the products of the panels that are complete, as far as they are the warp's, to its sums.
+    ///
+    /// # Safety
+    ///
+    /// The whole block makes the call, after [`put`](Self::put).
+    #[inline(always)]
+    unsafe fn multiply<M: Arithmetic>(&self, sums: &mut Sums) {
+        let [left, right] = self.staged;
+        let mut panel = self.panels[0];
+        let mut turn = 0;
+        // A loop also in the machine code: over its ends the assembler carries neither the loads that are under way, which it would put
+        // behind the products, nor what is made of them, which would wait for them before the products.
+        while turn < self.tiles.panels_of_part() {
+            turn = memory::turn(turn) + 1;
+            // SAFETY: the panels are complete since the barrier, and not written before the next.
+            unsafe { M::multiply::<L, R>(left.from(panel), right.from(panel), sums) };
+            panel += self.tiles.parts() * self.tiles.panel_words();
+        }
     }
 }
 
@@ -162,7 +262,7 @@ unsafe fn multiply<M: Arithmetic, L: Operand, R: Operand, const WIDE: bool>(
 ///
 /// The whole block makes the call, after [`product`].
 #[inline(always)]
-pub(crate) unsafe fn add_up(
+pub(crate) unsafe fn add_up<M: Arithmetic>(
     tiles: Tiles,
     along_depth: bool,
     sums: &Sums,
@@ -170,32 +270,30 @@ pub(crate) unsafe fn add_up(
 ) {
     let place = Place::new(tiles);
     let Place { warp, lane, .. } = place;
-    // Four neighbouring sums of every lane of a warp are neighbours in memory.
-    let at = |warp: u32, four: u32| {
-        SharedWords::new(warp * Tiles::SUMS + (four * WARP_LANES + lane) * 4)
-    };
-    upto8(8, |four| {
-        let words = array4(|index| sums[4 * four + index].to_bits());
-        // SAFETY: the lane's own words; the barrier behind the product has passed since they were read.
-        unsafe { at(warp, four as u32).set4(0, words) };
+    let row_of = |warp: u32, row: u32| SharedWords::new(warp * Tiles::SUMS + row * Tiles::SUMS_ROW);
+    each4(|index| {
+        let row = row_of(warp, Left::of_lane(along_depth, lane, index as u32));
+        // SAFETY: the lane's own sums; the barrier behind the product has passed since the words were read.
+        unsafe { M::put_row(row, lane, array8(|column| sums[8 * index + column])) };
     });
     thread::sync_threads();
-    // The rows of all tiles are dealt out to the warps.
+    // The rows of all tiles are dealt out to the warps, eight at a time.
     let exponent = tiles.exponent();
+    let column = lane % 4 * 8;
     let mut unit = warp;
     while unit < 4 << exponent {
         let (tile, index) = (unit & ((1 << exponent) - 1), unit >> exponent);
-        let mut row = [0.0; 8];
+        let row = lane / 4 + 8 * index;
+        let mut total = [0.0; 8];
         for part in 0..tiles.parts() {
-            let other = (part << exponent) + tile;
+            let words = row_of((part << exponent) + tile, row).from(column);
             // SAFETY: written before the barrier.
-            let [low, high] = unsafe { [at(other, 2 * index).get4(0), at(other, 2 * index + 1).get4(0)] };
-            each4(|column| row[column] += f32::from_bits(low[column]));
-            each4(|column| row[4 + column] += f32::from_bits(high[column]));
+            let [low, high] = unsafe { [words.get4(0), words.get4(4)] };
+            each4(|column| total[column] += f32::from_bits(low[column]));
+            each4(|column| total[4 + column] += f32::from_bits(high[column]));
         }
         let [down, across] = place.corner(tile);
-        let down = down + Left::of_lane(along_depth, lane, index);
-        take([down, across + Right::of_lane(along_depth, lane, 0)], row);
+        take([down + row, across + column], total);
         unit += Tiles::THREADS / WARP_LANES;
     }
 }

@@ -25,6 +25,13 @@ pub(crate) trait Matrix: Copy {
     /// Those are the matrix's; if `WIDE`, the matrix [is](Plain::wide), and either all or none exist.
     unsafe fn load<const WIDE: bool>(&self, pointer: *const Self::Element, count: u32) -> Self::Run;
 
+    /// Two runs one behind the other in a row, or zeros if not `live`.
+    ///
+    /// # Safety
+    ///
+    /// They exist if `live`; the matrix is [wide](Plain::wide), and the place in the row divides by eight.
+    unsafe fn load_two(&self, pointer: *const Self::Element, live: bool) -> [Self::Run; 2];
+
     /// The numbers of a run.
     fn values(&self, run: Self::Run) -> [f32; 4];
 
@@ -61,6 +68,12 @@ impl<S: Runs> Matrix for Plain<S> {
     }
 
     #[inline(always)]
+    unsafe fn load_two(&self, pointer: *const S, live: bool) -> [Self::Run; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { S::load_two_runs(pointer, live) }
+    }
+
+    #[inline(always)]
     fn values(&self, run: Self::Run) -> [f32; 4] {
         S::values(run)
     }
@@ -79,6 +92,13 @@ pub(crate) struct Summed<S> {
 }
 
 impl<S> Summed<S> {
+    /// Where what is added to an element is.
+    #[inline(always)]
+    fn beside(&self, pointer: *const S) -> *const S {
+        let distance = self.added.addr().wrapping_sub(self.plain.pointer.addr());
+        self.added.with_addr(pointer.addr().wrapping_add(distance))
+    }
+
     /// The first rows.
     #[inline(always)]
     pub(crate) fn of(rows: &Rows<S>) -> Self
@@ -102,13 +122,25 @@ impl<S: Runs> Matrix for Summed<S> {
 
     #[inline(always)]
     unsafe fn load<const WIDE: bool>(&self, pointer: *const S, count: u32) -> Self::Run {
-        let distance = self.added.addr().wrapping_sub(self.plain.pointer.addr());
-        let beside = self.added.with_addr(pointer.addr().wrapping_add(distance));
+        let beside = self.beside(pointer);
         let of_added = if self.added.is_null() { 0 } else { count };
         // SAFETY: the caller's promise, and those that are added lie as far from their first.
         unsafe {
             [self.plain.load::<WIDE>(pointer, count), self.plain.load::<WIDE>(beside, of_added)]
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_two(&self, pointer: *const S, live: bool) -> [Self::Run; 2] {
+        let beside = self.beside(pointer);
+        // SAFETY: as in `load`.
+        let (first, added) = unsafe {
+            (
+                self.plain.load_two(pointer, live),
+                self.plain.load_two(beside, live && !self.added.is_null()),
+            )
+        };
+        [[first[0], added[0]], [first[1], added[1]]]
     }
 
     #[inline(always)]
@@ -118,8 +150,8 @@ impl<S: Runs> Matrix for Summed<S> {
     }
 
     #[inline(always)]
-    fn pairs<M: Arithmetic>(&self, [first, _]: Self::Run) -> Option<[u32; 2]> {
-        if self.added.is_null() { self.plain.pairs::<M>(first) } else { None }
+    fn pairs<M: Arithmetic>(&self, [first, added]: Self::Run) -> Option<[u32; 2]> {
+        if M::takes::<S>() { Some(S::add_pairs(S::pairs(first), S::pairs(added))) } else { None }
     }
 }
 

@@ -35,11 +35,21 @@ pub(crate) trait Runs: Storage {
     /// Those are aligned and valid for reads, and nobody writes them during the launch.
     unsafe fn load_some(pointer: *const Self, count: u32) -> Self::Run;
 
+    /// Eight neighbours, as two runs; zeros when not `live`, and then no memory is touched.
+    ///
+    /// # Safety
+    ///
+    /// As for [`load_run`](Self::load_run), of eight; the first one is aligned to 16 bytes.
+    unsafe fn load_two_runs(pointer: *const Self, live: bool) -> [Self::Run; 2];
+
     /// The numbers.
     fn values(run: Self::Run) -> [f32; 4];
 
     /// Two words of two elements each, where an element has 16 bits.
     fn pairs(run: Self::Run) -> [u32; 2];
+
+    /// The sums of the elements of two such words each, rounded to elements, to nearest even.
+    fn add_pairs(first: [u32; 2], second: [u32; 2]) -> [u32; 2];
 }
 
 impl Runs for f32 {
@@ -52,7 +62,7 @@ impl Runs for f32 {
     #[inline(always)]
     unsafe fn load_run(pointer: *const Self, live: bool) -> Self::Run {
         // SAFETY: the caller's promise is the same.
-        unsafe { memory::load_words_if(pointer.cast(), live) }
+        unsafe { memory::load_words_ahead_if(pointer.cast(), live) }
     }
 
     #[inline(always)]
@@ -68,6 +78,12 @@ impl Runs for f32 {
     }
 
     #[inline(always)]
+    unsafe fn load_two_runs(pointer: *const Self, live: bool) -> [Self::Run; 2] {
+        // SAFETY: the caller's promise is the same.
+        unsafe { [Self::load_run(pointer, live), Self::load_run(pointer.wrapping_add(4), live)] }
+    }
+
+    #[inline(always)]
     fn values(run: Self::Run) -> [f32; 4] {
         run.map(f32::from_bits)
     }
@@ -76,11 +92,16 @@ impl Runs for f32 {
     fn pairs(_: Self::Run) -> [u32; 2] {
         [0; 2]
     }
+
+    #[inline(always)]
+    fn add_pairs(_: [u32; 2], _: [u32; 2]) -> [u32; 2] {
+        [0; 2]
+    }
 }
 
 /// Reads a 16-bit type in runs, from the function that widens one element.
 macro_rules! sixteen_bit_runs {
-    ($type:ident, $widen:path, $half:literal) => {
+    ($type:ident, $widen:path, $add:path, $half:literal) => {
         impl Runs for $type {
             type Run = [u32; 2];
 
@@ -91,7 +112,7 @@ macro_rules! sixteen_bit_runs {
             #[inline(always)]
             unsafe fn load_run(pointer: *const Self, live: bool) -> Self::Run {
                 // SAFETY: the caller's promise is the same.
-                unsafe { memory::load_word_pair_if(pointer.cast(), live) }
+                unsafe { memory::load_word_pair_ahead_if(pointer.cast(), live) }
             }
 
             #[inline(always)]
@@ -109,6 +130,13 @@ macro_rules! sixteen_bit_runs {
             }
 
             #[inline(always)]
+            unsafe fn load_two_runs(pointer: *const Self, live: bool) -> [Self::Run; 2] {
+                // SAFETY: the caller's promise is the same.
+                let [a, b, c, d] = unsafe { memory::load_words_ahead_if(pointer.cast(), live) };
+                [[a, b], [c, d]]
+            }
+
+            #[inline(always)]
             fn values(run: Self::Run) -> [f32; 4] {
                 array4(|index| $widen((run[index / 2] >> (16 * (index % 2))) as u16))
             }
@@ -117,9 +145,14 @@ macro_rules! sixteen_bit_runs {
             fn pairs(run: Self::Run) -> [u32; 2] {
                 run
             }
+
+            #[inline(always)]
+            fn add_pairs(first: [u32; 2], second: [u32; 2]) -> [u32; 2] {
+                [$add(first[0], second[0]), $add(first[1], second[1])]
+            }
         }
     };
 }
 
-sixteen_bit_runs!(F16, memory::f16_to_f32, true);
-sixteen_bit_runs!(Bf16, memory::bf16_to_f32, false);
+sixteen_bit_runs!(F16, memory::f16_to_f32, memory::add_f16_pairs, true);
+sixteen_bit_runs!(Bf16, memory::bf16_to_f32, memory::add_bf16_pairs, false);

@@ -19,10 +19,9 @@ pub(crate) type Loaded<O> = [RunOf<O>; 2 * RUNS];
 /// The words of a step of depth that one thread moves: runs of four, at equal distances.
 pub(crate) struct Share<O: Operand, S> {
     operand: O,
-    /// Where the next step has them, where neighbours are neighbours in depth; otherwise only the first.
+    /// Where the next step has them; where they have no line, where the last one has. Where lines are neighbours, only the first.
     pointers: [*const <O::Matrix as Matrix>::Element; RUNS],
-    /// Depths of a step before each; all there can be where it has no line. For the second, only where neighbours are neighbours in
-    /// depth.
+    /// Depths of a step before each; all there can be where it has no line. Where lines are neighbours, only the first.
     before: [u32; RUNS],
     /// Depths between them.
     apart: u32,
@@ -57,7 +56,8 @@ impl<O: Operand, S: Side> Share<O, S> {
         if O::ALONG_DEPTH {
             let (word, of_lines) = (first, [across, across + distance].map(|of| line + u64::from(of)));
             let skipped = word * M::DEPTHS;
-            pointers = of_lines.map(|line| at(line, depth + u64::from(skipped)));
+            let last = rows.saturating_sub(1);
+            pointers = of_lines.map(|line| at(line.min(last), depth + u64::from(skipped)));
             before = of_lines.map(|line| if line < rows { skipped } else { u32::MAX });
             place = word / Tiles::DEPTH * panel_words + S::line(across) + word % Tiles::DEPTH;
             apart = 0;
@@ -66,8 +66,10 @@ impl<O: Operand, S: Side> Share<O, S> {
         } else {
             let (word, line) = (across, line + u64::from(first));
             let skipped = word * M::DEPTHS;
-            before = [if line < u64::from(columns) { skipped } else { u32::MAX }; RUNS];
-            pointers = [at(depth + u64::from(skipped), line); RUNS];
+            let (exists, last) = (line < u64::from(columns), columns.saturating_sub(4));
+            let there = if exists { line } else { u64::from(last) };
+            pointers = [at(depth + u64::from(skipped), there); RUNS];
+            before = [if exists { skipped } else { u32::MAX }; RUNS];
             apart = distance * M::DEPTHS;
             place = word / Tiles::DEPTH * panel_words + word % Tiles::DEPTH * S::pitch(tiles) + first;
             // Whole panels.
@@ -108,34 +110,78 @@ impl<O: Operand, S: Side> Share<O, S> {
     pub(crate) unsafe fn load<M: Arithmetic, const WIDE: bool>(&mut self, step: u32, left: u32) -> Loaded<O> {
         let mut runs = [O::Matrix::ZEROS; 2 * RUNS];
         let matrix = self.operand.matrix();
-        let stride = matrix.plain().stride as usize;
         // No branch around the second run: what is loaded behind one would be moved to where the branches meet, and so waited for.
         upto8(RUNS, |index| {
             let before = if index < self.count { self.before(index) } else { u32::MAX };
-            // Computed anew, where it can be, which costs less than the registers that keep it.
-            let skipped = if O::ALONG_DEPTH { 0 } else { index * self.apart as usize * stride };
-            let pointer = self.pointers[if O::ALONG_DEPTH { index } else { 0 }].wrapping_add(skipped);
-            let (near, far, distance) = if O::ALONG_DEPTH {
+            let (near, far) = if O::ALONG_DEPTH {
                 let near = left.saturating_sub(before);
-                (near, near.saturating_sub(4), 4)
+                (near, near.saturating_sub(4))
             } else {
                 let lines = |before: u32| match before < left {
                     true if WIDE => 4,
                     true => self.lines(),
                     false => 0,
                 };
-                (lines(before), lines(before.saturating_add(1)), stride)
+                (lines(before), lines(before.saturating_add(1)))
             };
             // SAFETY: the caller's promise; so many elements of the line, or lines, exist.
-            runs[2 * index] = unsafe { matrix.load::<WIDE>(pointer, near) };
+            runs[2 * index] = unsafe { matrix.load::<WIDE>(self.near(index), near) };
             if M::DEPTHS == 2 {
                 // SAFETY: the caller's promise.
-                runs[2 * index + 1] = unsafe { matrix.load::<WIDE>(pointer.wrapping_add(distance), far) };
+                runs[2 * index + 1] = unsafe { matrix.load::<WIDE>(self.far(index), far) };
             }
         });
-        let distance = step as usize * if O::ALONG_DEPTH { 1 } else { stride };
-        self.pointers = self.pointers.map(|pointer| pointer.wrapping_add(distance));
+        self.go_on(step);
         runs
+    }
+
+    /// As [`load`](Self::load), of a step whose depths all exist, for a matrix that is wide. Where a run has no line, another one's
+    /// numbers come for it: nobody takes the sums that they go into.
+    ///
+    /// # Safety
+    ///
+    /// As for [`load`](Self::load); the operand has lines.
+    #[inline(always)]
+    pub(crate) unsafe fn load_whole<M: Arithmetic>(&mut self, step: u32) -> Loaded<O> {
+        let mut runs = [O::Matrix::ZEROS; 2 * RUNS];
+        let matrix = self.operand.matrix();
+        upto8(RUNS, |index| {
+            // Every thread has a first one.
+            let live = index == 0 || index < self.count;
+            let pointer = self.near(index);
+            // SAFETY: the caller's promise; eight neighbours in depth begin at a multiple of eight.
+            unsafe {
+                if O::ALONG_DEPTH && M::DEPTHS == 2 {
+                    [runs[2 * index], runs[2 * index + 1]] = matrix.load_two(pointer, live);
+                } else {
+                    let count = if live { 4 } else { 0 };
+                    runs[2 * index] = matrix.load::<true>(pointer, count);
+                    if M::DEPTHS == 2 {
+                        runs[2 * index + 1] = matrix.load::<true>(self.far(index), count);
+                    }
+                }
+            }
+        });
+        self.go_on(step);
+        runs
+    }
+
+    /// Where the first depths of a run's words are.
+    #[inline(always)]
+    fn near(&self, index: usize) -> *const <O::Matrix as Matrix>::Element {
+        if O::ALONG_DEPTH {
+            return self.pointers[index];
+        }
+        // Computed anew, which costs less than the registers that keep it.
+        let stride = self.operand.matrix().plain().stride;
+        self.pointers[0].wrapping_add(index * self.apart as usize * stride as usize)
+    }
+
+    /// Where the second depths are.
+    #[inline(always)]
+    fn far(&self, index: usize) -> *const <O::Matrix as Matrix>::Element {
+        let stride = self.operand.matrix().plain().stride;
+        self.near(index).wrapping_add(if O::ALONG_DEPTH { 4 } else { stride as usize })
     }
 
     /// Depths of a step before a run.
@@ -145,6 +191,16 @@ impl<O: Operand, S: Side> Share<O, S> {
             return self.before[index];
         }
         self.before[0].saturating_add(index as u32 * self.apart)
+    }
+
+    /// Goes on to the next step.
+    #[inline(always)]
+    fn go_on(&mut self, step: u32) {
+        let stride = self.operand.matrix().plain().stride;
+        let distance = step as usize * if O::ALONG_DEPTH { 1 } else { stride as usize };
+        // Otherwise the compiler counts how far it has come, and adds that to where it began: twice the work.
+        self.pointers =
+            self.pointers.map(|pointer| memory::opaque_pointer(pointer.wrapping_add(distance)));
     }
 
     /// Elements of each run that exist, at most four, where lines are neighbours in memory. Computed anew, for it is for matrices

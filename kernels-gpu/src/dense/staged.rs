@@ -57,10 +57,10 @@ impl Staged {
         if L::ALONG_DEPTH { [piece, index] } else { [index, piece] }
     }
 
-    /// Where a lane that takes eight lines of the right operand begins to read.
+    /// Where a lane that takes eight neighbouring lines of the right operand begins to read.
     #[inline(always)]
     pub(crate) fn right_start<R: Operand>(lane: u32) -> u32 {
-        let line = Right::of_lane(R::ALONG_DEPTH, lane, 0);
+        let line = lane % 4 * 8;
         if R::ALONG_DEPTH { Right::line(line) } else { line }
     }
 
@@ -130,13 +130,13 @@ mod factors {
         #[inline(always)]
         pub(crate) fn right_factors_start<R: Operand>(lane: u32, pitch: u32) -> u32 {
             if R::ALONG_DEPTH {
-                Right::line(lane % 8 * 4 + lane / 16) + lane / 8 % 2 * 4
+                Right::line(lane % 8 + lane / 16 * 8) + lane / 8 % 2 * 4
             } else {
-                lane % 4 * pitch + lane / 4 * 4
+                lane % 4 * pitch + lane / 4
             }
         }
 
-        /// The factors of four products of eight lines of the right operand: every fourth one from the first, second, … on.
+        /// The factors of four products of eight neighbouring lines of the right operand.
         ///
         /// # Safety
         ///
@@ -147,11 +147,14 @@ mod factors {
             unsafe {
                 if R::ALONG_DEPTH {
                     let [a, b, c, d] = self.words.get_matrices(0);
-                    let [e, f, g, h] = self.words.get_matrices(Right::line(2));
+                    let [e, f, g, h] = self.words.get_matrices(Right::line(16));
                     return [[a, b], [c, d], [e, f], [g, h]];
                 }
-                let [near, far] = [self.words.get4(0), self.words.get4(4 * self.pitch)];
-                array4(|index| [near[index], far[index]])
+                // One by one: tensor cores take the two factors of a product from neighbouring registers.
+                array4(|product| {
+                    let line = 8 * product as u32;
+                    [self.words.get(line), self.words.get(4 * self.pitch + line)]
+                })
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::block_args::Target;
 use crate::memory;
 use crate::storage::Storage;
-use crate::unroll::{each8, upto8};
+use crate::unroll::{array8, each8, upto8};
 
 /// Eight neighbouring elements, of which only the first `count` are there; zeros for the others.
 ///
@@ -13,11 +13,12 @@ use crate::unroll::{each8, upto8};
 #[inline(always)]
 unsafe fn load_run<S: Storage>(pointer: *const S, count: u32) -> [f32; 8] {
     let mut values = [0.0; 8];
-    if count >= 8 && pointer.addr().is_multiple_of(16) {
+    // Nothing is as quick as everything.
+    if count == 0 || (count >= 8 && pointer.addr().is_multiple_of(16)) {
         upto8(8 / S::PER_VECTOR, |vector| {
             let first = vector * S::PER_VECTOR;
             // SAFETY: the caller's promise.
-            let part = unsafe { S::load_vector(pointer.wrapping_add(first)) };
+            let part = unsafe { S::load_vector_if(pointer.wrapping_add(first), count > 0) };
             upto8(S::PER_VECTOR, |index| values[first + index] = part[index]);
         });
     } else {
@@ -74,32 +75,36 @@ impl<T> Target<T> {
         }
         let count = (columns - column) as u32;
         let element = row * columns + column;
-        let is_first = row < self.first_rows;
         let counted = |there: bool| if there { count } else { 0 };
-        let has_bias = row < self.bias_rows && !self.bias.is_null();
+        let has_bias = counted(row < self.bias_rows && !self.bias.is_null());
+        let bias = self.bias.wrapping_add(column as usize);
+        if row >= self.first_rows {
+            let at = element - self.first_rows * columns;
+            // SAFETY: row and columns exist as far as they are counted; the caller's promise.
+            unsafe {
+                let bias = load_run(bias, has_bias);
+                let values = array8(|index| sums[index] + bias[index]);
+                store_run(self.tail.wrapping_add(at as usize), count, &values);
+            }
+            return;
+        }
         let residual = row * u64::from(self.residual_stride) + column;
         let residual = self.residual.wrapping_add(residual as usize);
         // All loads before the first use.
-        // SAFETY: row and columns exist as far as they are counted; the caller's promise.
+        // SAFETY: as above.
         let (bias, addend, residual) = unsafe {
             (
-                load_run(self.bias.wrapping_add(column as usize), counted(has_bias)),
+                load_run(bias, has_bias),
                 load_run(
                     self.addend.wrapping_add(element as usize),
-                    counted(is_first && !self.addend.is_null()),
+                    counted(!self.addend.is_null()),
                 ),
-                load_run(residual, counted(is_first && !self.residual.is_null())),
+                load_run(residual, counted(!self.residual.is_null())),
             )
         };
-        let mut values = *sums;
-        each8(|index| values[index] += bias[index]);
+        let mut values = array8(|index| sums[index] + bias[index]);
         // SAFETY: as above.
         unsafe {
-            if !is_first {
-                let at = element - self.first_rows * columns;
-                store_run(self.tail.wrapping_add(at as usize), count, &values);
-                return;
-            }
             if !self.plain.is_null() {
                 store_run(self.plain.wrapping_add(element as usize), count, &values);
             }

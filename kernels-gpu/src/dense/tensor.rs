@@ -7,6 +7,7 @@ use crate::dense::operand::Operand;
 use crate::dense::product::Sums;
 use crate::dense::run::Runs;
 use crate::dense::staged::Staged;
+use crate::memory::SharedWords;
 use crate::mma::Factor;
 use crate::unroll::{array4, each4};
 
@@ -40,15 +41,14 @@ impl<F: Factor> Arithmetic for Tensor<F> {
 
     #[inline(always)]
     unsafe fn multiply<L: Operand, R: Operand>(left: Staged, right: Staged, sums: &mut Sums) {
-        // Two times four products of 16 lines by 8. Which eight lines of the right operand one takes is chosen so that a lane's sums
-        // are those of neighbouring columns.
+        // Two times four products of 16 lines by 8. Of each a lane has two neighbouring columns of two rows.
         // SAFETY: the whole warp is here; the caller's promise.
         unsafe {
             let lefts = [left.left_factors::<L>(0), left.left_factors::<L>(1)];
             let rights = right.right_factors::<R>();
             each4(|j| {
                 let mut add = |i: usize| {
-                    let at = |index: usize| 8 * (2 * i + index / 2) + 4 * (index % 2) + j;
+                    let at = |index: usize| 8 * (2 * i + index / 2) + 2 * j + index % 2;
                     let before = array4(|index| sums[at(index)]);
                     let after = F::multiply(lefts[i], rights[j], before);
                     each4(|index| sums[at(index)] = after[index]);
@@ -57,5 +57,14 @@ impl<F: Factor> Arithmetic for Tensor<F> {
                 add(1);
             });
         }
+    }
+
+    #[inline(always)]
+    unsafe fn put_row(row: SharedWords, lane: u32, sums: [f32; 8]) {
+        each4(|product| {
+            let two = [sums[2 * product], sums[2 * product + 1]].map(f32::to_bits);
+            // SAFETY: the caller's promise.
+            unsafe { row.set2(8 * product as u32 + lane % 4 * 2, two) };
+        });
     }
 }
