@@ -24,7 +24,7 @@ pub struct Rows<T> {
     pub columns: u32,
     /// Distance of the rows at `first` and `added`.
     pub stride: u32,
-    /// 1 when every row of every part begins at a multiple of 16 bytes, and four divides the columns; else 0.
+    /// 1 when every row of every part begins and ends at a multiple of 16 bytes, else 0.
     pub wide: u32,
 }
 

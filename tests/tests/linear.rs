@@ -158,7 +158,10 @@ impl<T: GpuElement> Matrix<'_, T> {
         let (first_rows, rows) = (self.first_rows(), self.rows());
         let (columns, stride) = (self.columns, self.stride);
         // Every array of a bench begins at a multiple of 16 bytes.
-        let is_aligned = first_rows == 0 || (size_of::<T>() * stride).is_multiple_of(16);
+        let bytes = |elements: usize| if first_rows == 0 { 0 } else { size_of::<T>() * elements };
+        let is_aligned = [bytes(stride), bytes(columns), size_of::<f32>() * columns]
+            .iter()
+            .all(|bytes| bytes.is_multiple_of(16));
         move |at| Rows {
             first: at.of(first).cast(),
             added: at.of_some(added).cast(),
@@ -167,7 +170,7 @@ impl<T: GpuElement> Matrix<'_, T> {
             rows: rows as u64,
             columns: columns as u32,
             stride: stride as u32,
-            wide: (is_aligned && columns.is_multiple_of(4)).into(),
+            wide: is_aligned.into(),
         }
     }
 }

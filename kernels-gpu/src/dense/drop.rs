@@ -17,14 +17,43 @@ impl Dropout {
         if !self.is_active() {
             return 1.0;
         }
+        // SAFETY: the caller's promise.
+        let is_kept = unsafe { self.keeps(index) };
+        if is_kept { self.scale } else { 0.0 }
+    }
+
+    /// A bit for each of eight neighbouring elements, of which the first `count` exist: whether it is kept.
+    ///
+    /// # Safety
+    ///
+    /// As for [`factor`](Self::factor), of those that exist; there is dropout.
+    #[inline(always)]
+    pub(crate) unsafe fn kept_of_eight(&self, first: u64, count: u32) -> u32 {
+        let (mut index, mut kept) = (0, 0);
+        // A loop also in the machine code: the generator is long, and most layers drop nothing.
+        while index < count.min(8) {
+            let of_turn = memory::turn(index);
+            // SAFETY: the caller's promise.
+            kept |= u32::from(unsafe { self.keeps(first + u64::from(of_turn)) }) << of_turn;
+            index = of_turn + 1;
+        }
+        kept
+    }
+
+    /// Whether the element of this number is kept where some are dropped.
+    ///
+    /// # Safety
+    ///
+    /// As for [`factor`](Self::factor).
+    #[inline(always)]
+    unsafe fn keeps(&self, index: u64) -> bool {
         let number = if self.numbers.is_null() {
             random::uniform(self.seed, self.stream, index)
         } else {
             // SAFETY: the caller's promise.
             unsafe { memory::load_f32(self.numbers.wrapping_add(index as usize)) }
         };
-        let kept = number > self.threshold || (number == self.threshold && self.zero_equal == 0);
-        if kept { self.scale } else { 0.0 }
+        number > self.threshold || (number == self.threshold && self.zero_equal == 0)
     }
 }
 

@@ -5,7 +5,7 @@ use core::ops::Range;
 use crate::block_args::{LinearArgs, LinearWeightArgs, Rows};
 use crate::dense::arithmetic::Arithmetic;
 use crate::dense::operand::{ByColumn, ByRow, Operand};
-use crate::dense::product::{Start, Sums, add_up, product};
+use crate::dense::product::{Start, Sums, Totals, product};
 use crate::dense::rows::{Matrix, Numbers, Part, Summed};
 use crate::dense::run::Runs;
 use crate::dense::target::store_run;
@@ -14,34 +14,48 @@ use crate::tiles::Tiles;
 use crate::unroll::each4;
 use cuda_std::thread;
 
-/// The product of two matrices, to its places: of the block's rows, those from `row` on that come before `end`, which begin with
-/// `line` in the left operand.
+/// Adds the product of two matrices to a lane's sums. The block's lines of the left operand begin with `line`.
 ///
 /// # Safety
 ///
-/// A block of [`Tiles::THREADS`] makes the call together; the pointers of target and operands are valid as they say.
+/// A block of [`Tiles::THREADS`] makes the call together; the pointers of the operands are valid as they say.
 #[inline(always)]
-unsafe fn multiply<T: Runs, M: Arithmetic, L: Operand, R: Operand>(
+unsafe fn multiply<T, M: Arithmetic, L: Operand, R: Operand>(
     args: &LinearArgs<T>,
     operands: (L, R),
     line: u64,
-    row: u64,
-    end: u64,
+    sums: &mut Sums,
 ) {
-    let tiles = args.tiles;
-    let column = u64::from(thread::block_idx_y()) * u64::from(tiles.columns());
-    let start = Start { lines: [line, column], depths: [0; 2] };
-    let mut sums = [0.0; 32];
-    // SAFETY: the whole block is here; the caller's promise.
+    let start = Start { lines: [line, first_column(args)], depths: [0; 2] };
+    let nobody = None::<fn(u32, [f32; 4])>;
+    // SAFETY: the caller's promise.
+    unsafe { product::<M, _, _>(operands, start, args.input.columns, args.tiles, sums, nobody) };
+}
+
+/// The block's first column.
+#[inline(always)]
+fn first_column<T>(args: &LinearArgs<T>) -> u64 {
+    u64::from(thread::block_idx_y()) * u64::from(args.tiles.columns())
+}
+
+/// Writes the sums of the block's rows to their places: of the rows from `row` on that come before `end`.
+///
+/// # Safety
+///
+/// The whole block makes the call, after [`multiply`], whose left operand's rows are the product's; the pointers of the target are
+/// valid as it says.
+#[inline(always)]
+unsafe fn write<T: Runs, M: Arithmetic>(args: &LinearArgs<T>, row: u64, end: u64, sums: &Sums) {
+    let column = first_column(args);
+    // SAFETY: the caller's promise.
     unsafe {
-        let nobody = None::<fn(u32, [f32; 4])>;
-        product::<M, _, _>(operands, start, args.input.columns, tiles, &mut sums, nobody);
-        add_up::<M>(tiles, L::ALONG_DEPTH, &sums, |[down, across], sums| {
+        let mut totals = Totals::new::<M>(args.tiles, true, sums);
+        while let Some(([down, across], sums)) = totals.next() {
             let row = row + u64::from(down);
             if row < end {
                 args.target.write(row, column + u64::from(across), &sums);
             }
-        });
+        }
     }
 }
 
@@ -60,15 +74,19 @@ pub(crate) unsafe fn linear<T: Runs, M: Arithmetic>(args: LinearArgs<T>) {
     let own = u64::from(args.tiles.rows());
     let line = u64::from(thread::block_idx_x()) * own;
     let before = args.tiles.rows_of_blocks(first_rows);
+    let mut sums = [0.0; 32];
     // SAFETY: the whole block is here; the caller's promise.
     unsafe {
-        if line < before {
+        let (row, end) = if line < before {
             let input = ByRow(Summed::of(&args.input));
-            multiply::<T, M, _, _>(&args, (input, weight), line, line, first_rows);
+            multiply::<T, M, _, _>(&args, (input, weight), line, &mut sums);
+            (line, first_rows)
         } else {
             let (input, line) = (ByRow(Numbers::of(&args.input)), line - before);
-            multiply::<T, M, _, _>(&args, (input, weight), line, first_rows + line, rows);
-        }
+            multiply::<T, M, _, _>(&args, (input, weight), line, &mut sums);
+            (first_rows + line, rows)
+        };
+        write::<T, M>(&args, row, end, &sums);
     }
 }
 
@@ -83,8 +101,12 @@ pub(crate) unsafe fn linear<T: Runs, M: Arithmetic>(args: LinearArgs<T>) {
 pub(crate) unsafe fn linear_input<T: Runs, M: Arithmetic, U: Part<T>>(args: LinearArgs<T>) {
     let operands = (ByRow(U::of(&args.input)), ByColumn(Numbers::of(&args.weight)));
     let row = u64::from(thread::block_idx_x()) * u64::from(args.tiles.rows());
+    let mut sums = [0.0; 32];
     // SAFETY: the whole block is here; the caller's promise.
-    unsafe { multiply::<T, M, _, _>(&args, operands, row, row, args.input.rows) }
+    unsafe {
+        multiply::<T, M, _, _>(&args, operands, row, &mut sums);
+        write::<T, M>(&args, row, args.input.rows, &sums);
+    }
 }
 
 /// The gradients of the layer's weight and bias, summed over one part of the rows, from the gradient of its output, which is the
@@ -174,13 +196,14 @@ unsafe fn store<T, M: Arithmetic>(
     let weight = args.weight.wrapping_add(before as usize);
     // SAFETY: the caller's promise.
     unsafe {
-        add_up::<M>(args.tiles, false, sums, |[down, across], sums| {
+        let mut totals = Totals::new::<M>(args.tiles, false, sums);
+        while let Some(([down, across], sums)) = totals.next() {
             let (i, j) = (out + down, inside + across);
             if i < outs && j < ins {
                 let at = u64::from(i) * u64::from(ins) + u64::from(j);
                 store_run(weight.wrapping_add(at as usize), ins - j, &sums);
             }
-        });
+        }
         if inside == 0 {
             let bias = args.bias.wrapping_add((before + u64::from(out)) as usize);
             write_bias(bias, args.tiles.rows(), outs.saturating_sub(out), of_bias);

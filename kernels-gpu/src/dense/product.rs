@@ -9,7 +9,6 @@
 
 use crate::dense::arithmetic::Arithmetic;
 use crate::dense::operand::{Left, Operand, Right, Side};
-use crate::dense::rows::Matrix;
 use crate::dense::share::{Loaded, Share};
 use crate::dense::staged::Staged;
 use crate::limits::WARP_LANES;
@@ -90,59 +89,76 @@ pub(crate) unsafe fn product<M: Arithmetic, L: Operand, R: Operand>(
     sums: &mut Sums,
     look: Option<impl FnMut(u32, [f32; 4])>,
 ) {
-    // Two loops, and not a choice in one: what is loaded would be moved to where both have it, and so waited for.
-    // SAFETY: the caller's promise; wide accesses only where both operands have them.
-    unsafe {
-        if operands.0.matrix().plain().wide && operands.1.matrix().plain().wide {
-            multiply::<M, L, R, true>(operands, start, depths, tiles, sums, look);
-        } else {
-            multiply::<M, L, R, false>(operands, start, depths, tiles, sums, look);
-        }
-    }
-}
-
-/// As [`product`].
-///
-/// # Safety
-///
-/// As for [`product`]; `WIDE` only if both operands are [wide](crate::dense::rows::Plain::wide).
-#[inline(always)]
-unsafe fn multiply<M: Arithmetic, L: Operand, R: Operand, const WIDE: bool>(
-    operands: (L, R),
-    start: Start,
-    depths: u32,
-    tiles: Tiles,
-    sums: &mut Sums,
-    mut look: Option<impl FnMut(u32, [f32; 4])>,
-) {
     if depths == 0 {
         return;
     }
-    let mut steps = Steps::new::<M>(operands, start, tiles);
-    let step = steps.depths;
-    // How many depths are left, those that are staged among them.
-    let mut left = depths;
-    // Where a step is whole nothing asks which of its depths exist. That is a loop of its own, and the first step comes before it and
-    // the last one behind it: a choice inside would move all sums to where its ways meet.
+    let steps = Steps::new::<M>(operands, start, tiles);
+    // SAFETY: the caller's promise; wide accesses only where both operands have them.
+    unsafe {
+        if steps.are_wide() {
+            multiply_wide::<M, L, R>(steps, depths, sums, look);
+        } else {
+            multiply_narrow::<M, L, R>(steps, depths, sums, look);
+        }
+    }
+    // The panels may be written again.
+    thread::sync_threads();
+}
+
+/// As [`product`], where both operands are wide: while a step is multiplied the next one is under way.
+///
+/// # Safety
+///
+/// As for [`product`]; the operands [are wide](Steps::are_wide), and there are depths.
+#[inline(always)]
+unsafe fn multiply_wide<M: Arithmetic, L: Operand, R: Operand>(
+    mut steps: Steps<L, R>,
+    depths: u32,
+    sums: &mut Sums,
+    mut look: Option<impl FnMut(u32, [f32; 4])>,
+) {
+    // The first step has what is left over when all others are whole, so that nothing has to ask in those which depths exist. It is
+    // loaded before the loop, and the last one multiplied behind it: a choice inside would move all sums to where its ways meet.
+    // A step's depths are a power of two.
+    let over = ((depths - 1) & (steps.depths - 1)) + 1;
+    let mut left = depths - over;
     // SAFETY: the caller's promise. Panels are read when they are complete, and written when everyone has read them.
     unsafe {
-        let loaded = steps.load::<M, WIDE>(left);
-        steps.put::<M>(&loaded, &mut look);
-        while WIDE && left >= 2 * step {
+        let loaded = steps.load::<M, true>(over);
+        steps.put::<M>(&loaded, over, &mut look);
+        while left > 0 {
             let loaded = steps.load_whole::<M>();
             steps.multiply::<M>(sums);
-            left -= step;
-            steps.put::<M>(&loaded, &mut look);
-        }
-        while left > step {
-            left -= step;
-            let loaded = steps.load::<M, WIDE>(left);
-            steps.multiply::<M>(sums);
-            steps.put::<M>(&loaded, &mut look);
+            steps.put::<M>(&loaded, steps.depths, &mut look);
+            left -= steps.depths;
         }
         steps.multiply::<M>(sums);
     }
-    thread::sync_threads();
+}
+
+/// As [`product`], for any operands: one step after the other.
+///
+/// # Safety
+///
+/// As for [`product`].
+#[inline(always)]
+unsafe fn multiply_narrow<M: Arithmetic, L: Operand, R: Operand>(
+    mut steps: Steps<L, R>,
+    depths: u32,
+    sums: &mut Sums,
+    mut look: Option<impl FnMut(u32, [f32; 4])>,
+) {
+    let mut left = depths;
+    while left > 0 {
+        let count = left.min(steps.depths);
+        // SAFETY: the caller's promise; as above.
+        unsafe {
+            let loaded = steps.load::<M, false>(count);
+            steps.put::<M>(&loaded, count, &mut look);
+            steps.multiply::<M>(sums);
+        }
+        left -= count;
+    }
 }
 
 /// What a thread has loaded of both operands.
@@ -179,21 +195,26 @@ impl<L: Operand, R: Operand> Steps<L, R> {
         }
     }
 
-    /// Loads the thread's share of the next step, of whose depths `left` exist.
+    /// Whether all runs of both operands are aligned, and whole or outside.
+    #[inline(always)]
+    fn are_wide(&self) -> bool {
+        let (of_left, of_right) = &self.shares;
+        of_left.is_wide() && of_right.is_wide()
+    }
+
+    /// Loads the thread's share of a step of `count` depths, which are a whole step at most.
     ///
     /// # Safety
     ///
-    /// The operands are valid as they say; `WIDE` as for [`multiply`].
+    /// The operands are valid as they say; `WIDE` only if they [are](Self::are_wide).
     #[inline(always)]
-    unsafe fn load<M: Arithmetic, const WIDE: bool>(&mut self, left: u32) -> LoadedOf<L, R> {
+    unsafe fn load<M: Arithmetic, const WIDE: bool>(&mut self, count: u32) -> LoadedOf<L, R> {
         let (of_left, of_right) = &mut self.shares;
         // SAFETY: the caller's promise.
-        unsafe {
-            (of_left.load::<M, WIDE>(self.depths, left), of_right.load::<M, WIDE>(self.depths, left))
-        }
+        unsafe { (of_left.load::<M, WIDE>(count), of_right.load::<M, WIDE>(count)) }
     }
 
-    /// As [`load`](Self::load), where all depths exist and both operands are wide.
+    /// As [`load`](Self::load), of a whole step of wide operands.
     ///
     /// # Safety
     ///
@@ -205,8 +226,8 @@ impl<L: Operand, R: Operand> Steps<L, R> {
         unsafe { (of_left.load_whole::<M>(self.depths), of_right.load_whole::<M>(self.depths)) }
     }
 
-    /// Moves what was loaded to the panels that nobody reads, shows it to `look`, and waits until all threads have. From then on those are
-    /// the panels that are complete.
+    /// Moves what was loaded of `count` depths to the panels that nobody reads, shows it to `look`, and waits until all threads have.
+    /// From then on those are the panels that are complete.
     ///
     /// # Safety
     ///
@@ -215,6 +236,7 @@ impl<L: Operand, R: Operand> Steps<L, R> {
     unsafe fn put<M: Arithmetic>(
         &mut self,
         (lefts, rights): &LoadedOf<L, R>,
+        count: u32,
         look: &mut Option<impl FnMut(u32, [f32; 4])>,
     ) {
         let [complete, free] = self.panels;
@@ -231,7 +253,7 @@ impl<L: Operand, R: Operand> Steps<L, R> {
         }
         thread::sync_threads();
         self.panels = [free, complete];
-        self.done += self.depths;
+        self.done += count;
     }
 
     /// Adds the products of the panels that are complete, as far as they are the warp's, to its sums.
@@ -255,45 +277,63 @@ impl<L: Operand, R: Operand> Steps<L, R> {
     }
 }
 
-/// Adds up the sums of the warps of each tile, and calls `take` with the lane's share of the results: a row and a column of the
-/// block, and the row's eight sums from that column on. `along_depth` is the left operand's.
-///
-/// # Safety
-///
-/// The whole block makes the call, after [`product`].
-#[inline(always)]
-pub(crate) unsafe fn add_up<M: Arithmetic>(
+/// What the warps of a block have summed up, row by row: first each warp's sums, and then those of the warps of each tile, added up in a
+/// fixed order.
+pub(crate) struct Totals {
     tiles: Tiles,
-    along_depth: bool,
-    sums: &Sums,
-    mut take: impl FnMut([u32; 2], [f32; 8]),
-) {
-    let place = Place::new(tiles);
-    let Place { warp, lane, .. } = place;
-    let row_of = |warp: u32, row: u32| SharedWords::new(warp * Tiles::SUMS + row * Tiles::SUMS_ROW);
-    each4(|index| {
-        let row = row_of(warp, Left::of_lane(along_depth, lane, index as u32));
-        // SAFETY: the lane's own sums; the barrier behind the product has passed since the words were read.
-        unsafe { M::put_row(row, lane, array8(|column| sums[8 * index + column])) };
-    });
-    thread::sync_threads();
-    // The rows of all tiles are dealt out to the warps, eight at a time.
-    let exponent = tiles.exponent();
-    let column = lane % 4 * 8;
-    let mut unit = warp;
-    while unit < 4 << exponent {
-        let (tile, index) = (unit & ((1 << exponent) - 1), unit >> exponent);
-        let row = lane / 4 + 8 * index;
+    /// The eight rows of a tile whose turn it is.
+    unit: u32,
+}
+
+impl Totals {
+    /// Of the sums of all lanes. `along_depth` is the left operand's.
+    ///
+    /// # Safety
+    ///
+    /// The whole block makes the call, after [`product`].
+    #[inline(always)]
+    pub(crate) unsafe fn new<M: Arithmetic>(tiles: Tiles, along_depth: bool, sums: &Sums) -> Self {
+        let Place { warp, lane, .. } = Place::new(tiles);
+        each4(|index| {
+            let row = Self::row(warp, Left::of_lane(along_depth, lane, index as u32));
+            // SAFETY: the lane's own sums; the barrier behind the product has passed since the words were read.
+            unsafe { M::put_row(row, lane, array8(|column| sums[8 * index + column])) };
+        });
+        thread::sync_threads();
+        // The rows of all tiles are dealt out to the warps, eight at a time.
+        Self { tiles, unit: warp }
+    }
+
+    /// Where a row of a warp's sums begins.
+    #[inline(always)]
+    fn row(warp: u32, row: u32) -> SharedWords {
+        SharedWords::new(warp * Tiles::SUMS + row * Tiles::SUMS_ROW)
+    }
+
+    /// The lane's next share of the results: a row and a column of the block, and the row's eight sums from that column on.
+    ///
+    /// # Safety
+    ///
+    /// The whole warp makes the call, and nobody has written to shared memory since [`new`](Self::new).
+    #[inline(always)]
+    pub(crate) unsafe fn next(&mut self) -> Option<([u32; 2], [f32; 8])> {
+        let exponent = self.tiles.exponent();
+        if self.unit >= 4 << exponent {
+            return None;
+        }
+        let (tile, index) = (self.unit & ((1 << exponent) - 1), self.unit >> exponent);
+        let place = Place::new(self.tiles);
+        let (row, column) = (place.lane / 4 + 8 * index, place.lane % 4 * 8);
         let mut total = [0.0; 8];
-        for part in 0..tiles.parts() {
-            let words = row_of((part << exponent) + tile, row).from(column);
+        for part in 0..self.tiles.parts() {
+            let words = Self::row((part << exponent) + tile, row).from(column);
             // SAFETY: written before the barrier.
             let [low, high] = unsafe { [words.get4(0), words.get4(4)] };
             each4(|column| total[column] += f32::from_bits(low[column]));
             each4(|column| total[4 + column] += f32::from_bits(high[column]));
         }
+        self.unit += Tiles::THREADS / WARP_LANES;
         let [down, across] = place.corner(tile);
-        take([down + row, across + column], total);
-        unit += Tiles::THREADS / WARP_LANES;
+        Some(([down + row, across + column], total))
     }
 }

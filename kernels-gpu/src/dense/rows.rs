@@ -46,7 +46,7 @@ pub(crate) struct Plain<S> {
     pub(crate) rows: u64,
     pub(crate) columns: u32,
     pub(crate) stride: u32,
-    /// Whether all runs of four are aligned to their size, and whole or outside.
+    /// Whether all runs of 16 bytes are aligned, and whole or outside.
     pub(crate) wide: bool,
 }
 

@@ -101,23 +101,29 @@ impl<O: Operand, S: Side> Share<O, S> {
         });
     }
 
-    /// Loads the runs of a step of `step` depths, of which `left` are left from its beginning on, and goes on to the next.
+    /// Whether all runs are aligned to their size, and whole or outside.
+    #[inline(always)]
+    pub(crate) fn is_wide(&self) -> bool {
+        self.operand.matrix().plain().wide
+    }
+
+    /// Loads the runs of a step of `count` depths, and goes on to what comes behind them. Beyond these depths there are zeros.
     ///
     /// # Safety
     ///
     /// The pointers of the operand are valid as it says; `WIDE` as for [`Matrix::load`].
     #[inline(always)]
-    pub(crate) unsafe fn load<M: Arithmetic, const WIDE: bool>(&mut self, step: u32, left: u32) -> Loaded<O> {
+    pub(crate) unsafe fn load<M: Arithmetic, const WIDE: bool>(&mut self, count: u32) -> Loaded<O> {
         let mut runs = [O::Matrix::ZEROS; 2 * RUNS];
         let matrix = self.operand.matrix();
         // No branch around the second run: what is loaded behind one would be moved to where the branches meet, and so waited for.
         upto8(RUNS, |index| {
             let before = if index < self.count { self.before(index) } else { u32::MAX };
             let (near, far) = if O::ALONG_DEPTH {
-                let near = left.saturating_sub(before);
+                let near = count.saturating_sub(before);
                 (near, near.saturating_sub(4))
             } else {
-                let lines = |before: u32| match before < left {
+                let lines = |before: u32| match before < count {
                     true if WIDE => 4,
                     true => self.lines(),
                     false => 0,
@@ -131,7 +137,7 @@ impl<O: Operand, S: Side> Share<O, S> {
                 runs[2 * index + 1] = unsafe { matrix.load::<WIDE>(self.far(index), far) };
             }
         });
-        self.go_on(step);
+        self.go_on(count);
         runs
     }
 

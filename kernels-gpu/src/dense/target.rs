@@ -109,10 +109,10 @@ impl<T> Target<T> {
                 store_run(self.plain.wrapping_add(element as usize), count, &values);
             }
             if self.dropout.is_active() {
+                let kept = self.dropout.kept_of_eight(element, count);
                 each8(|index| {
-                    if (index as u32) < count {
-                        values[index] *= self.dropout.factor(element + index as u64);
-                    }
+                    let is_kept = kept >> index & 1 != 0;
+                    values[index] *= if is_kept { self.dropout.scale } else { 0.0 };
                 });
             }
             each8(|index| values[index] += addend[index]);

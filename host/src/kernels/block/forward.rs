@@ -105,10 +105,7 @@ impl<K: Kernels + BlockKernels> BlockArrays<K> {
             added: self.anchor_embed,
             tail,
             rows: (plan.rows + plan.camera_rows) as u64,
-            wide: instances.wide
-                & u32::from(
-                    aligned(self.anchor_embed.addr(), 1) && plan.sizes.channels.is_multiple_of(4),
-                ),
+            wide: instances.wide & u32::from(self.anchor_embed.addr().is_multiple_of(16)),
             ..instances
         }
     }
@@ -116,7 +113,7 @@ impl<K: Kernels + BlockKernels> BlockArrays<K> {
 
 /// Whether rows of that many bytes, the first at `address`, all begin at a multiple of 16.
 fn aligned(address: usize, row_bytes: usize) -> bool {
-    address.is_multiple_of(16) && (row_bytes.is_multiple_of(16) || row_bytes == 1)
+    address.is_multiple_of(16) && row_bytes.is_multiple_of(16)
 }
 
 /// A matrix of fp32 numbers.
@@ -129,7 +126,7 @@ pub(super) fn fp32_rows<K>(pointer: *const f32, rows: usize, columns: usize) -> 
         rows: rows as u64,
         columns: columns as u32,
         stride: 0,
-        wide: u32::from(aligned(pointer.addr(), 4 * columns) && columns.is_multiple_of(4)),
+        wide: u32::from(aligned(pointer.addr(), 4 * columns)),
     }
 }
 
@@ -154,7 +151,8 @@ pub(super) fn strided_rows<K>(
         columns: columns as u32,
         stride: stride as u32,
         wide: u32::from(
-            aligned(pointer.addr(), size_of::<K>() * stride) && columns.is_multiple_of(4),
+            aligned(pointer.addr(), size_of::<K>() * stride)
+                && (size_of::<K>() * columns).is_multiple_of(16),
         ),
     }
 }
