@@ -18,7 +18,7 @@
 //! | `visible.rs` | the list of seen (point, camera) pairs |
 //! | `sample.rs` | border rules and bilinear corners |
 //! | `channels.rs`, `block.rs` | which thread holds which channels of which sample |
-//! | `storage.rs`, `memory.rs`, `mma.rs` | element types, PTX instructions, tensor cores |
+//! | `storage.rs`, `memory/`, `mma.rs` | element types, PTX instructions, tensor cores |
 //! | `lane_sums.rs`, `unroll.rs` | sums over lanes, loops written out |
 //! | `dense/` | linear layers |
 //! | `attention/` | the attention block around the operator |
