@@ -171,8 +171,8 @@ pub(crate) unsafe fn load_words_if(pointer: *const u32, live: bool) -> [u32; 4] 
     [a, b, c, d]
 }
 
-/// As [`load_words_if`], and before any meeting of the warp that comes after it: the assembler puts other loads behind a
-/// product that does not need them, and what they bring is waited for.
+/// As [`load_words_if`], where it stands in the source: loads that may be done at any time are put where what they bring is needed,
+/// and there it is waited for.
 ///
 /// # Safety
 ///
