@@ -1,8 +1,9 @@
 //! What is compiled here for each element type, once, and not anew in every crate that calls it.
 //!
 //! The compiler makes the instances of a generic function where its types are named: in the crates of those who use this one. A
-//! method that a type has of a trait is compiled with the trait's implementation. So the generic interface calls [`Compiled`],
-//! and the passes behind it, with all loops of the CPU and all launches of a GPU, stay in this crate.
+//! method that a type has of a trait is compiled with the trait's implementation. So operator and block, as they are called with
+//! arrays of the host, call [`Compiled`], and their passes on every backend stay in this crate. What keeps arrays on a GPU
+//! (`cuda::Operator`, `cuda::Session`, `cuda::BlockSession`) is compiled by who uses it.
 
 use half::{bf16, f16};
 use ndarray::{Array3, ArrayView3};

@@ -26,7 +26,7 @@ use workspace::{Copy, Workspace};
     bin_name = "cargo planted",
     after_help = "Examples:\n  \
         cargo planted                              every error, some minutes\n  \
-        cargo planted --quick                      one for each of the main kernels\n  \
+        cargo planted --quick                      a few, in different kernels\n  \
         cargo planted --only visible-rank          this one\n  \
         cargo planted --only forward --only round  all whose names contain one of these\n  \
         cargo planted --list                       what there is; plants nothing"

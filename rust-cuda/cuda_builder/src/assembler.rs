@@ -109,6 +109,24 @@ impl Assembler {
     }
 }
 
+/// Of `archs`, the GPUs that run PTX made for `level`: those whose drivers do not choose higher PTX among `others`, and the newest one,
+/// which stands for all whose drivers may know no higher one.
+///
+/// ```
+/// use cuda_builder::NvvmArch::{self, Compute75, Compute80, Compute86, Compute89, Compute90, Compute120};
+/// use cuda_builder::assembler::gpus;
+///
+/// let others = [Compute75, Compute90];
+/// let expected = [Compute80, Compute86, Compute89, Compute120];
+/// assert_eq!(gpus(Compute80, &others, &NvvmArch::ALL), expected);
+/// ```
+pub fn gpus(level: NvvmArch, others: &[NvvmArch], archs: &[NvvmArch]) -> Vec<NvvmArch> {
+    let is_outdone = |arch| others.iter().any(|&other| level < other && other <= arch);
+    let newest = archs.iter().copied().max();
+    let runs = |arch| arch >= level && (!is_outdone(arch) || Some(arch) == newest);
+    archs.iter().copied().filter(|&arch| runs(arch)).collect()
+}
+
 /// `<site-packages>/nvidia/<cu13 or cuda_nvcc>/bin/ptxas`, for the `python3` on the `PATH`.
 fn in_python_packages() -> Option<PathBuf> {
     let script = "import site, sysconfig; \
@@ -198,5 +216,19 @@ mod tests {
     fn an_assembler_that_is_not_there_is_an_error() {
         let error = Assembler::find(Some(Path::new("/nonexistent/ptxas"))).expect_err("no file");
         assert!(error.to_string().contains("/nonexistent/ptxas"));
+    }
+
+    #[test]
+    fn ptx_goes_to_the_gpus_that_choose_it_and_to_the_newest() {
+        use NvvmArch::{
+            Compute75, Compute80, Compute86, Compute89, Compute90, Compute100, Compute120,
+        };
+        let levels = [Compute75, Compute80, Compute90];
+        let of = |level, others: &[_]| gpus(level, others, &NvvmArch::ALL);
+        assert_eq!(of(Compute75, &levels), [Compute75, Compute120]);
+        assert_eq!(of(Compute80, &levels), [Compute80, Compute86, Compute89, Compute120]);
+        assert_eq!(of(Compute90, &levels), [Compute90, Compute100, Compute120]);
+        assert_eq!(of(Compute75, &[]), NvvmArch::ALL, "without a choice every GPU");
+        assert_eq!(gpus(Compute90, &levels, &[Compute80]), [], "none that it runs on");
     }
 }

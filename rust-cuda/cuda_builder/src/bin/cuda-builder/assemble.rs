@@ -4,45 +4,57 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use cuda_builder::assembler::{Assembler, Usage};
+use cuda_builder::assembler::{Assembler, Usage, gpus};
 use cuda_builder::{CudaBuilderError, NvvmArch, ptx};
 use rayon::prelude::*;
 
-/// Assembles every file for every GPU it runs on and prints a table; false if a kernel spills or a file is not
-/// accepted.
+/// Assembles every file for every GPU it runs on, or those that it is `chosen` on, and prints a table; false if a kernel spills or
+/// a file is not accepted.
 pub(crate) fn run(
     files: &[PathBuf],
     archs: &[NvvmArch],
+    chosen: bool,
     ptxas: Option<&Path>,
 ) -> Result<bool, CudaBuilderError> {
     let assembler = Assembler::find(ptxas)?;
     let archs = if archs.is_empty() { &NvvmArch::ALL[..] } else { archs };
     print(&[format!("{}: {}", assembler.path().display(), assembler.version()?)])?;
+    let levels = files.iter().map(|file| level(file)).collect::<Result<Vec<_>, _>>()?;
     let mut good = true;
-    for file in files {
-        let (lines, file_is_good) = assemble(&assembler, file, archs)?;
+    for (file, level) in files.iter().zip(&levels) {
+        let (lines, file_is_good) = match *level {
+            Some(level) => {
+                let others: Vec<_> = levels.iter().flatten().copied().filter(|_| chosen).collect();
+                assemble(&assembler, file, level, gpus(level, &others, archs))
+            }
+            None => {
+                let name = file.display();
+                (vec![format!("\n{name}: not PTX for an architecture we know")], false)
+            }
+        };
         print(&lines)?;
         good &= file_is_good;
     }
     Ok(good)
 }
 
+/// The architecture that a file was made for.
+fn level(file: &Path) -> Result<Option<NvvmArch>, CudaBuilderError> {
+    let text = fs::read_to_string(file)
+        .map_err(|source| CudaBuilderError::Io { path: file.to_owned(), source })?;
+    Ok(ptx::target(&text))
+}
+
 /// The report of one file, and whether nothing is wrong with it.
 fn assemble(
     assembler: &Assembler,
     file: &Path,
-    archs: &[NvvmArch],
-) -> Result<(Vec<String>, bool), CudaBuilderError> {
-    let text = fs::read_to_string(file)
-        .map_err(|source| CudaBuilderError::Io { path: file.to_owned(), source })?;
-    let name = file.display();
-    let Some(oldest) = ptx::target(&text) else {
-        return Ok((vec![format!("\n{name}: not PTX for an architecture we know")], false));
-    };
+    level: NvvmArch,
+    archs: Vec<NvvmArch>,
+) -> (Vec<String>, bool) {
     let mut good = true;
-    let mut lines = vec![format!("\n{name} ({oldest})")];
+    let mut lines = vec![format!("\n{} ({level})", file.display())];
     let mut rows = Vec::new();
-    let archs: Vec<_> = archs.iter().copied().filter(|&arch| arch >= oldest).collect();
     let results: Vec<_> =
         archs.into_par_iter().map(|arch| (arch, assembler.assemble(file, arch))).collect();
     for (arch, result) in results {
@@ -56,7 +68,7 @@ fn assemble(
     }
     good &= rows.iter().all(|(_, usage)| usage.spill_bytes == 0);
     lines.append(&mut table(rows));
-    Ok((lines, good))
+    (lines, good)
 }
 
 /// One line for each kernel and GPU, kernel by kernel.

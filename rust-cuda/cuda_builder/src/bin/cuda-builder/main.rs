@@ -69,6 +69,10 @@ enum Command {
         /// The GPUs, by default all. A file is assembled for those at or above its own architecture.
         #[arg(long, value_delimiter = ',')]
         arch: Vec<NvvmArch>,
+        /// Only the GPUs whose drivers choose the file among these, the highest that they can take; and the newest GPU, for all whose
+        /// drivers may know no higher one.
+        #[arg(long)]
+        chosen: bool,
         /// The assembler; otherwise PTXAS, the PATH, the CUDA toolkit, or the Python package nvidia-cuda-nvcc.
         #[arg(long)]
         ptxas: Option<PathBuf>,
@@ -80,7 +84,9 @@ fn main() -> ExitCode {
         Command::Doctor { ptxas } => Ok(doctor::run(ptxas.as_deref())),
         Command::Build { krate, arch, output } => build::run(&krate, &arch, output.as_deref()),
         Command::Check { krate, output } => check::run(&krate, &output),
-        Command::Assemble { files, arch, ptxas } => assemble::run(&files, &arch, ptxas.as_deref()),
+        Command::Assemble { files, arch, chosen, ptxas } => {
+            assemble::run(&files, &arch, chosen, ptxas.as_deref())
+        }
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
