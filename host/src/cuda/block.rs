@@ -219,8 +219,8 @@ pub struct BlockOptions {
 /// nothing is allocated after construction. Made by [`Device::block_session`].
 pub struct BlockSession<T: GpuElement> {
     device: Device,
-    /// For what runs beside the rest.
-    side: Side,
+    /// For what runs beside the rest, and beside that.
+    sides: [Side; 2],
     config: BlockConfig,
     plan: BlockPlan<T::Kernel>,
     resident: Resident<T>,
@@ -258,7 +258,7 @@ impl<T: GpuElement> BlockSession<T> {
         let resident = Resident::upload(device, &plan, &slices)?;
         let gradients = Gradients::new(device, &plan, &resident)?;
         Ok(Self {
-            side: Side::new()?,
+            sides: [Side::new()?, Side::new()?],
             saved: device.poisoned("saved for backward", plan.saved.bytes)?,
             workspace: device.poisoned("workspace", plan.forward_bytes)?,
             output: device.poisoned("output", grad_output.len())?,
@@ -302,7 +302,7 @@ impl<T: GpuElement> BlockSession<T> {
 
     fn forked(&self) -> Forked<'_> {
         let queue = Queue { device: &self.device, stream: self.device.stream() };
-        Forked { queue, side: Some(&self.side) }
+        Forked { queue, sides: &self.sides }
     }
 
     fn forward_with(&self, executor: &impl Executor) -> Result<()> {
@@ -359,11 +359,11 @@ impl<T: GpuElement> BlockSession<T> {
     pub fn graph(&self) -> Result<BlockGraph<'_, T>> {
         self.forward()?;
         self.backward()?;
-        // A stream of its own beside the recorded one: another thread's call may use the session's meanwhile.
-        let side = Side::new()?;
+        // Streams of its own beside the recorded one: another thread's call may use the session's meanwhile.
+        let sides = [Side::new()?, Side::new()?];
         let graph = self.device.capture(|stream| {
             let queue = Queue { device: &self.device, stream };
-            let forked = Forked { queue, side: Some(&side) };
+            let forked = Forked { queue, sides: &sides };
             self.forward_with(&forked)?;
             self.backward_with(&forked)
         })?;

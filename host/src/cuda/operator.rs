@@ -1,8 +1,8 @@
 //! The operator on arrays that are on the GPU already.
 
 use std::marker::PhantomData;
-use std::ptr;
 use std::sync::{Mutex, PoisonError};
+use std::{ptr, slice};
 
 use cust::sys;
 use kernels_gpu::Entry;
@@ -254,7 +254,8 @@ impl<T: GpuElement> Operator<T> {
         self.device.make_current()?;
         // There is nothing in it that a panic could have left half done.
         let side = self.side.lock().unwrap_or_else(PoisonError::into_inner);
-        let forked = Forked { queue, side: side.serves(stream).then_some(&*side) };
+        let sides = if side.serves(stream) { slice::from_ref(&*side) } else { &[] };
+        let forked = Forked { queue, sides };
         // SAFETY: the caller's promise.
         unsafe { kernels::backward(&forked, &self.plan, self.algorithm, arrays) }
     }

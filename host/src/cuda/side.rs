@@ -1,4 +1,4 @@
-//! Two streams for work of which some may run beside the rest.
+//! Streams for work of which some may run beside the rest.
 
 use kernels_gpu::Entry;
 
@@ -16,7 +16,7 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// Of the current context. What is put on it is short, and what comes after both streams waits for it: it goes first.
+    /// Of the current context. What is put on it goes first: others wait for it, or it leaves the most part of the GPU free.
     pub(super) fn new() -> Result<Self> {
         Ok(Self { stream: Stream::urgent()?, fork: Event::untimed()?, join: Event::untimed()? })
     }
@@ -31,11 +31,11 @@ impl Side {
     }
 }
 
-/// A stream that kernels are put on, and the one for those that may run beside them.
+/// A stream that kernels are put on, and those for what may run beside them.
 pub(super) struct Forked<'a> {
     pub(super) queue: Queue<'a>,
-    /// Without one, everything goes one after the other.
-    pub(super) side: Option<&'a Side>,
+    /// One for each fork within a fork. Where there is none left, everything goes one after the other.
+    pub(super) sides: &'a [Side],
 }
 
 impl Executor for Forked<'_> {
@@ -60,12 +60,12 @@ impl Executor for Forked<'_> {
         first: impl FnOnce(&Self) -> Result<()>,
         second: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
-        let Some(Side { stream, fork, join }) = self.side else {
+        let [Side { stream, fork, join }, sides @ ..] = self.sides else {
             first(self)?;
             return second(self);
         };
         let device = self.queue.device;
-        let on = |stream| Self { queue: Queue { device, stream }, side: None };
+        let on = |stream| Self { queue: Queue { device, stream }, sides };
         fork.record(self.queue.stream)?;
         let result = match begins {
             Begins::First => {

@@ -7,7 +7,9 @@ use kernels_gpu::{Entry, Kernels};
 
 use crate::algorithm::Algorithm;
 use crate::error::Result;
-use crate::kernels::calls::{BackwardArrays, Executor, ForwardArrays, backward, forward};
+use crate::kernels::backward::{BackwardArrays, backward};
+use crate::kernels::executor::Executor;
+use crate::kernels::forward::{ForwardArrays, forward};
 use crate::kernels::plan::{Launch, Plan};
 
 /// Launches and clearings of a forward call on aligned arrays.

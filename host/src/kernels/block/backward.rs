@@ -17,7 +17,7 @@ use crate::kernels::block::forward::{
 };
 use crate::kernels::block::plan::BlockPlan;
 use crate::kernels::block::products;
-use crate::kernels::{self, BackwardArrays, Begins, Executor, Plan};
+use crate::kernels::{Backward, BackwardArrays, Begins, Executor, Plan};
 
 /// What the backward pass reads and writes besides [`BlockArrays`], where the kernels run.
 #[derive(Clone, Copy)]
@@ -55,18 +55,14 @@ pub(crate) unsafe fn backward<K: Kernels + BlockKernels, E: Executor>(
         if plan.rows == 0 {
             return call.nothing();
         }
-        let upstream = call.project()?;
-        call.aggregate()?;
+        let upstream = call.upstream();
+        let operator = call.operator()?;
+        operator.visit_beside(executor, |executor| Call { executor, ..call }.project(&upstream))?;
+        // Nothing here waits for the feature gradient, whose blocks leave places free all the time.
         executor.together(
             Begins::First,
-            |executor| Call { executor, ..call }.weigh(),
-            |executor| Call { executor, ..call }.look(),
-        )?;
-        call.instances()?;
-        executor.together(
-            Begins::First,
-            |executor| Call { executor, ..call }.parameters(&upstream),
-            |executor| Call { executor, ..call }.cameras(),
+            |executor| operator.finish(executor),
+            |executor| Call { executor, ..call }.attend(&upstream),
         )
     }
 }
@@ -102,15 +98,24 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
         }
     }
 
-    /// From the output's gradient to that of the operator's output; returns that of the projected output.
+    /// The gradient of the projected output.
+    fn upstream(&self) -> Rows<K> {
+        let Self { plan, arrays, gradients, .. } = self;
+        if arrays.dropouts[1].is_active() {
+            let dropped = plan.scratch.projected.at(gradients.scratch);
+            return element_rows(dropped, plan.rows, self.channels());
+        }
+        strided_rows(gradients.output, plan.rows, self.channels(), plan.output_dims())
+    }
+
+    /// From the output's gradient to that of the operator's output.
     ///
     /// # Safety
     ///
     /// As for [`backward`].
-    unsafe fn project(&self) -> Result<Rows<K>> {
+    unsafe fn project(&self, upstream: &Rows<K>) -> Result<()> {
         let Self { executor, plan, arrays, gradients } = self;
         let (channels, scratch) = (self.channels(), gradients.scratch);
-        let mut upstream = strided_rows(gradients.output, plan.rows, channels, plan.output_dims());
         // SAFETY: the caller's promise.
         unsafe {
             if arrays.dropouts[1].is_active() {
@@ -124,23 +129,16 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
                     stride: plan.output_dims() as u32,
                 };
                 executor.launch(K::DROP, Plan::element_launch(plan.rows * channels), args)?;
-                upstream = element_rows(target, plan.rows, channels);
             }
-            let input = upstream;
             let weight = arrays.weight(plan, "output_proj.weight", channels, channels);
             let target = element_target(plan.scratch.features.at_mut(scratch), plan.rows, channels);
-            products::multiply(*executor, plan.products().input, input, weight, target)?;
+            products::multiply(*executor, plan.products().input, *upstream, weight, target)
         }
-        Ok(upstream)
     }
 
-    /// The operator's gradients.
-    ///
-    /// # Safety
-    ///
-    /// As for [`backward`].
-    unsafe fn aggregate(&self) -> Result<()> {
-        let Self { executor, plan, arrays, gradients } = self;
+    /// The operator's part.
+    fn operator(&self) -> Result<Backward<'_, K>> {
+        let Self { plan, arrays, gradients, .. } = self;
         let scratch = gradients.scratch;
         let operator = BackwardArrays {
             table: arrays.table,
@@ -154,8 +152,32 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
             leaves_unseen: true,
             scratch: plan.scratch.operator.at_mut(scratch),
         };
+        Backward::new(&plan.operator, plan.algorithm, operator)
+    }
+
+    /// From the gradients of locations and weights to everything but that of the feature maps.
+    ///
+    /// # Safety
+    ///
+    /// As for [`backward`].
+    unsafe fn attend(&self, upstream: &Rows<K>) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { kernels::backward(*executor, &plan.operator, plan.algorithm, operator) }
+        unsafe {
+            self.executor.together(
+                Begins::First,
+                |executor| Call { executor, ..*self }.weigh(),
+                |executor| Call { executor, ..*self }.look(),
+            )?;
+            self.executor.together(
+                Begins::First,
+                |executor| Call { executor, ..*self }.parameters(upstream),
+                |executor| {
+                    let call = Call { executor, ..*self };
+                    call.instances()?;
+                    call.cameras()
+                },
+            )
+        }
     }
 
     /// From the weights' gradient to that of the logits.

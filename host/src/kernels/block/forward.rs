@@ -97,16 +97,22 @@ impl<K: Kernels + BlockKernels> BlockArrays<K> {
         element_rows(self.instance_feature, plan.rows, plan.sizes.channels as usize)
     }
 
-    /// What the weights' linear layer takes: instance features plus anchor embeddings, and the cameras' embeddings behind.
-    pub(super) fn embedded(&self, plan: &BlockPlan<K>) -> Rows<K> {
+    /// Instance features plus anchor embeddings.
+    fn embedded_instances(&self, plan: &BlockPlan<K>) -> Rows<K> {
         let instances = self.instances(plan);
-        let tail = plan.saved.cameras.at(self.saved);
         Rows {
             added: self.anchor_embed,
-            tail,
-            rows: (plan.rows + plan.camera_rows) as u64,
             wide: instances.wide & u32::from(self.anchor_embed.addr().is_multiple_of(16)),
             ..instances
+        }
+    }
+
+    /// What the weights' linear layer takes: instance features plus anchor embeddings, and the cameras' embeddings behind.
+    pub(super) fn embedded(&self, plan: &BlockPlan<K>) -> Rows<K> {
+        Rows {
+            tail: plan.saved.cameras.at(self.saved),
+            rows: (plan.rows + plan.camera_rows) as u64,
+            ..self.embedded_instances(plan)
         }
     }
 }
@@ -205,10 +211,17 @@ pub(crate) unsafe fn forward<K: Kernels + BlockKernels, E: Executor>(
     }
     // SAFETY: the caller's promise.
     unsafe {
+        // Where points are seen and what instances and cameras score depend on none of the others.
         executor.together(
             Begins::First,
-            |executor| look(executor, plan, arrays),
-            |executor| embed(executor, plan, arrays),
+            |executor| score(executor, plan, arrays),
+            |executor| {
+                executor.together(
+                    Begins::First,
+                    |executor| look(executor, plan, arrays),
+                    |executor| embed(executor, plan, arrays),
+                )
+            },
         )?;
         weigh(executor, plan, arrays)?;
         let operator = ForwardArrays {
@@ -260,7 +273,7 @@ unsafe fn look<K: Kernels + BlockKernels, E: Executor>(
     }
 }
 
-/// The embeddings of the cameras.
+/// The embeddings of the cameras, and their logits.
 ///
 /// # Safety
 ///
@@ -283,8 +296,52 @@ unsafe fn embed<K: Kernels + BlockKernels, E: Executor>(
         moments: plan.saved.moments.at_mut(saved),
         output: plan.saved.cameras.at_mut(saved),
     };
+    let embeddings = fp32_rows(args.output, plan.camera_rows, plan.sizes.channels as usize);
+    let target = fp32_target(plan.saved.logits.at_mut(saved), plan.camera_rows, plan.logits);
+    let tail = target.tail.wrapping_add(plan.rows * plan.logits);
     // SAFETY: the caller's promise.
-    unsafe { executor.launch(CAMERA, plan.camera_launch(), args) }
+    unsafe {
+        executor.launch(CAMERA, plan.camera_launch(), args)?;
+        multiply_by_weights(executor, plan, arrays, embeddings, Target { tail, ..target })
+    }
+}
+
+/// The logits of the anchors.
+///
+/// # Safety
+///
+/// As for [`forward`].
+unsafe fn score<K: Kernels + BlockKernels, E: Executor>(
+    executor: &E,
+    plan: &BlockPlan<K>,
+    arrays: &BlockArrays<K>,
+) -> Result<()> {
+    let target = Target {
+        // Once for each sum of an anchor's and a camera's logit.
+        bias: arrays.parameter(plan, "weights_fc.bias"),
+        bias_rows: plan.rows as u64,
+        ..fp32_target(plan.saved.logits.at_mut(arrays.saved), plan.rows, plan.logits)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { multiply_by_weights(executor, plan, arrays, arrays.embedded_instances(plan), target) }
+}
+
+/// What the weights' linear layer makes of some of its rows.
+///
+/// # Safety
+///
+/// As for [`forward`].
+unsafe fn multiply_by_weights<K: Kernels + BlockKernels, E: Executor>(
+    executor: &E,
+    plan: &BlockPlan<K>,
+    arrays: &BlockArrays<K>,
+    input: Rows<K>,
+    target: Target<K>,
+) -> Result<()> {
+    let channels = plan.sizes.channels as usize;
+    let weight = arrays.weight(plan, "weights_fc.weight", plan.logits, channels);
+    // SAFETY: the caller's promise.
+    unsafe { products::multiply(executor, plan.products().linear, input, weight, target) }
 }
 
 /// The attention weights.
@@ -297,30 +354,18 @@ unsafe fn weigh<K: Kernels + BlockKernels, E: Executor>(
     plan: &BlockPlan<K>,
     arrays: &BlockArrays<K>,
 ) -> Result<()> {
-    let (channels, saved) = (plan.sizes.channels as usize, arrays.saved);
+    let saved = arrays.saved;
+    let args = WeightsArgs {
+        sizes: plan.sizes,
+        logits: arrays.logits(plan),
+        locations: plan.saved.locations.at(saved),
+        statistics: plan.saved.statistics.at_mut(saved),
+        weights: plan.saved.weights.at_mut(saved),
+        run: plan.weights.run,
+        has_table: plan.weights.has_table.into(),
+    };
     // SAFETY: the caller's promise.
-    unsafe {
-        let rows = plan.rows + plan.camera_rows;
-        let input = arrays.embedded(plan);
-        let weight = arrays.weight(plan, "weights_fc.weight", plan.logits, channels);
-        let target = Target {
-            bias: arrays.parameter(plan, "weights_fc.bias"),
-            // Once for each sum of an anchor's and a camera's logit.
-            bias_rows: plan.rows as u64,
-            ..fp32_target(plan.saved.logits.at_mut(saved), rows, plan.logits)
-        };
-        products::multiply(executor, plan.products().linear, input, weight, target)?;
-        let args = WeightsArgs {
-            sizes: plan.sizes,
-            logits: arrays.logits(plan),
-            locations: plan.saved.locations.at(saved),
-            statistics: plan.saved.statistics.at_mut(saved),
-            weights: plan.saved.weights.at_mut(saved),
-            run: plan.weights.run,
-            has_table: plan.weights.has_table.into(),
-        };
-        executor.launch(K::WEIGHTS, plan.weights_launch(), args)
-    }
+    unsafe { executor.launch(K::WEIGHTS, plan.weights_launch(), args) }
 }
 
 /// From the operator's output to the block's.
