@@ -114,12 +114,13 @@ impl<T: GpuElement> Operator<T> {
         let plan = Plan::new(shape, rule)?;
         let table = device.upload("table of maps", plan.table.as_flattened())?;
         device.make_current()?;
+        let side = if plan.hurries_lists() { Side::urgent()? } else { Side::new()? };
         Ok(Self {
             device: device.clone(),
             plan,
             table,
             algorithm: Algorithm::default(),
-            side: Mutex::new(Side::new()?),
+            side: Mutex::new(side),
             element: PhantomData,
         })
     }

@@ -16,9 +16,18 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// Of the current context. What is put on it goes first: others wait for it, or it leaves the most part of the GPU free.
+    /// Of the current context.
     pub(super) fn new() -> Result<Self> {
-        Ok(Self { stream: Stream::urgent()?, fork: Event::untimed()?, join: Event::untimed()? })
+        Self::of(Stream::new()?)
+    }
+
+    /// The same, for what others soon wait for: its kernels get free places on the GPU first.
+    pub(super) fn urgent() -> Result<Self> {
+        Self::of(Stream::urgent()?)
+    }
+
+    fn of(stream: Stream) -> Result<Self> {
+        Ok(Self { stream, fork: Event::untimed()?, join: Event::untimed()? })
     }
 
     /// Whether it may take work from a stream. It may not while one of them is recorded for a graph that the other has nothing

@@ -178,6 +178,13 @@ impl Plan {
         self.sizes.batch * self.sizes.anchors <= FEW_ANCHORS
     }
 
+    /// Whether lists should get free places on the GPU before backward's blocks: where these are few and short, the lists are what is
+    /// waited for. Otherwise going first would take more from them than it saves.
+    #[cfg(cuda_backend)]
+    pub(crate) fn hurries_lists(&self) -> bool {
+        self.has_few_anchors() && self.sizes.points < MANY_POINTS
+    }
+
     /// Blocks of the kernels that have one for each part of each anchor.
     fn part_blocks(&self) -> u32 {
         self.sizes.batch * self.sizes.anchors * self.sizes.by_parts.value

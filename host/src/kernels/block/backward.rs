@@ -55,14 +55,21 @@ pub(crate) unsafe fn backward<K: Kernels + BlockKernels, E: Executor>(
         if plan.rows == 0 {
             return call.nothing();
         }
-        let upstream = call.upstream();
+        let upstream = call.drop()?;
         let operator = call.operator()?;
-        operator.visit_beside(executor, |executor| Call { executor, ..call }.project(&upstream))?;
-        // Nothing here waits for the feature gradient, whose blocks leave places free all the time.
+        executor.together(
+            Begins::First,
+            |executor| {
+                let project = |executor: &E| Call { executor, ..call }.project(&upstream);
+                operator.visit_beside(executor, project)
+            },
+            |executor| Call { executor, ..call }.projection(&upstream),
+        )?;
+        // Nothing here waits for the feature gradient, whose blocks make way all the time.
         executor.together(
             Begins::First,
             |executor| operator.finish(executor),
-            |executor| Call { executor, ..call }.attend(&upstream),
+            |executor| Call { executor, ..call }.attend(),
         )
     }
 }
@@ -98,42 +105,57 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
         }
     }
 
-    /// The gradient of the projected output.
-    fn upstream(&self) -> Rows<K> {
-        let Self { plan, arrays, gradients, .. } = self;
-        if arrays.dropouts[1].is_active() {
-            let dropped = plan.scratch.projected.at(gradients.scratch);
-            return element_rows(dropped, plan.rows, self.channels());
+    /// The gradient of the projected output, from that of the block's.
+    ///
+    /// # Safety
+    ///
+    /// As for [`backward`].
+    unsafe fn drop(&self) -> Result<Rows<K>> {
+        let Self { executor, plan, arrays, gradients } = self;
+        let channels = self.channels();
+        if !arrays.dropouts[1].is_active() {
+            return Ok(strided_rows(gradients.output, plan.rows, channels, plan.output_dims()));
         }
-        strided_rows(gradients.output, plan.rows, self.channels(), plan.output_dims())
+        let target = plan.scratch.projected.at_mut(gradients.scratch);
+        let args = DropArgs {
+            source: gradients.output,
+            target,
+            dropout: arrays.dropouts[1],
+            rows: plan.rows as u64,
+            columns: plan.sizes.channels,
+            stride: plan.output_dims() as u32,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { executor.launch(K::DROP, Plan::element_launch(plan.rows * channels), args)? };
+        Ok(element_rows(target, plan.rows, channels))
     }
 
-    /// From the output's gradient to that of the operator's output.
+    /// From the gradient of the projected output to that of the operator's.
     ///
     /// # Safety
     ///
     /// As for [`backward`].
     unsafe fn project(&self, upstream: &Rows<K>) -> Result<()> {
         let Self { executor, plan, arrays, gradients } = self;
-        let (channels, scratch) = (self.channels(), gradients.scratch);
+        let channels = self.channels();
+        let weight = arrays.weight(plan, "output_proj.weight", channels, channels);
+        let target = plan.scratch.features.at_mut(gradients.scratch);
+        let target = element_target(target, plan.rows, channels);
         // SAFETY: the caller's promise.
-        unsafe {
-            if arrays.dropouts[1].is_active() {
-                let target = plan.scratch.projected.at_mut(scratch);
-                let args = DropArgs {
-                    source: gradients.output,
-                    target,
-                    dropout: arrays.dropouts[1],
-                    rows: plan.rows as u64,
-                    columns: plan.sizes.channels,
-                    stride: plan.output_dims() as u32,
-                };
-                executor.launch(K::DROP, Plan::element_launch(plan.rows * channels), args)?;
-            }
-            let weight = arrays.weight(plan, "output_proj.weight", channels, channels);
-            let target = element_target(plan.scratch.features.at_mut(scratch), plan.rows, channels);
-            products::multiply(*executor, plan.products().input, *upstream, weight, target)
-        }
+        unsafe { products::multiply(*executor, plan.products().input, *upstream, weight, target) }
+    }
+
+    /// The parts of the gradients of the projection's parameters.
+    ///
+    /// # Safety
+    ///
+    /// As for [`backward`].
+    unsafe fn projection(&self, upstream: &Rows<K>) -> Result<()> {
+        let Self { plan, arrays, .. } = self;
+        let features = plan.saved.features.at(arrays.saved);
+        let features = element_rows(features, plan.rows, self.channels());
+        // SAFETY: the caller's promise.
+        unsafe { self.linear("output_proj.weight", *upstream, features) }
     }
 
     /// The operator's part.
@@ -160,7 +182,7 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
     /// # Safety
     ///
     /// As for [`backward`].
-    unsafe fn attend(&self, upstream: &Rows<K>) -> Result<()> {
+    unsafe fn attend(&self) -> Result<()> {
         // SAFETY: the caller's promise.
         unsafe {
             self.executor.together(
@@ -170,7 +192,7 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
             )?;
             self.executor.together(
                 Begins::First,
-                |executor| Call { executor, ..*self }.parameters(upstream),
+                |executor| Call { executor, ..*self }.parameters(),
                 |executor| {
                     let call = Call { executor, ..*self };
                     call.instances()?;
@@ -334,22 +356,19 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
         }
     }
 
-    /// The gradients of the linear layers' parameters: parts of the rows first, then their sums. `upstream` is the
-    /// gradient of the projected output.
+    /// The gradients of the linear layers' parameters: the parts that are not there yet, then the sums of all.
     ///
     /// # Safety
     ///
-    /// As for [`backward`].
-    unsafe fn parameters(&self, upstream: &Rows<K>) -> Result<()> {
+    /// As for [`backward`]; those of the [projection](Self::projection) are there.
+    unsafe fn parameters(&self) -> Result<()> {
         let Self { executor, plan, arrays, gradients } = self;
-        let (channels, scratch) = (self.channels(), gradients.scratch);
-        let features = element_rows(plan.saved.features.at(arrays.saved), plan.rows, channels);
+        let scratch = gradients.scratch;
         let logits = plan.scratch.logits.at(scratch);
         let rows = plan.rows + plan.camera_rows;
         let logits = fp32_rows(logits, rows, plan.logits);
         // SAFETY: the caller's promise.
         unsafe {
-            self.linear("output_proj.weight", *upstream, features)?;
             self.linear("weights_fc.weight", logits, arrays.embedded(plan))?;
             if plan.offsets > 0 {
                 let offsets = plan.scratch.offsets.at(scratch);
