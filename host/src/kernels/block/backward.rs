@@ -55,7 +55,7 @@ pub(crate) unsafe fn backward<K: Kernels + BlockKernels, E: Executor>(
         if plan.rows == 0 {
             return call.nothing();
         }
-        let upstream = call.drop()?;
+        let upstream = call.through_dropout()?;
         let operator = call.operator()?;
         executor.together(
             Begins::First,
@@ -63,7 +63,7 @@ pub(crate) unsafe fn backward<K: Kernels + BlockKernels, E: Executor>(
                 let project = |executor: &E| Call { executor, ..call }.project(&upstream);
                 operator.visit_beside(executor, project)
             },
-            |executor| Call { executor, ..call }.projection(&upstream),
+            |executor| Call { executor, ..call }.projection_parameters(&upstream),
         )?;
         // Nothing here waits for the feature gradient, whose blocks make way all the time.
         executor.together(
@@ -110,7 +110,7 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
     /// # Safety
     ///
     /// As for [`backward`].
-    unsafe fn drop(&self) -> Result<Rows<K>> {
+    unsafe fn through_dropout(&self) -> Result<Rows<K>> {
         let Self { executor, plan, arrays, gradients } = self;
         let channels = self.channels();
         if !arrays.dropouts[1].is_active() {
@@ -150,7 +150,7 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
     /// # Safety
     ///
     /// As for [`backward`].
-    unsafe fn projection(&self, upstream: &Rows<K>) -> Result<()> {
+    unsafe fn projection_parameters(&self, upstream: &Rows<K>) -> Result<()> {
         let Self { plan, arrays, .. } = self;
         let features = plan.saved.features.at(arrays.saved);
         let features = element_rows(features, plan.rows, self.channels());
@@ -360,7 +360,7 @@ impl<K: Kernels + BlockKernels, E: Executor> Call<'_, K, E> {
     ///
     /// # Safety
     ///
-    /// As for [`backward`]; those of the [projection](Self::projection) are there.
+    /// As for [`backward`]; those of the [projection](Self::projection_parameters) are there.
     unsafe fn parameters(&self) -> Result<()> {
         let Self { executor, plan, arrays, gradients } = self;
         let scratch = gradients.scratch;
